@@ -1,0 +1,1 @@
+"""One Face record: detect, landmarks, align, measure, paste back."""

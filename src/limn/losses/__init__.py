@@ -1,0 +1,1 @@
+"""What networks minimise; feature networks are passed in."""

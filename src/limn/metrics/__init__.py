@@ -1,0 +1,1 @@
+"""How good: distances between sets of images, and between two images."""

@@ -1,0 +1,28 @@
+"""One file per published system, in rooms named after the survey's chapters; `SYSTEMS` is the list of them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+
+from limn.errors import InputError
+
+SYSTEMS: dict[str, str] = {
+    "stylegan2": "limn.models.generation.stylegan2",
+    "e4e": "limn.models.inversion.e4e",
+    "retinaface": "limn.models.perception.retinaface",
+    "yunet": "limn.models.perception.yunet",
+    "limn-detector": "limn.models.perception.limn_detector",
+    "limn-mesh": "limn.models.perception.limn_mesh",
+    "limn-identity": "limn.models.perception.limn_identity",
+}
+
+
+def system(name: str) -> ModuleType:
+    """Import the file of a system; InputError suggests the nearest name for one that is not known."""
+    if name not in SYSTEMS:
+        near = get_close_matches(name, SYSTEMS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(SYSTEMS)}"
+        raise InputError(f"there is no system {name!r}: {hint}")
+    return import_module(SYSTEMS[name])

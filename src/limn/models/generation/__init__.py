@@ -1,0 +1,1 @@
+"""Networks that make faces from noise."""

@@ -1,0 +1,1 @@
+"""One file per verb: what a person asks for, in terms of the floors below."""

@@ -1,0 +1,1 @@
+"""Weight files: read safely, recognise, convert, fetch, save."""
