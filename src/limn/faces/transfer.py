@@ -1,0 +1,227 @@
+"""Carry the change that a small model makes in a face onto the photograph, in the photograph's own resolution.
+
+The model shows a face before and after (its inversion and the edit of it). What changed in shape is carried as a warp:
+the displacement of every mesh point, placed at the photograph's own mesh points and spread smoothly by a thin-plate spline,
+the idea of Dorta et al., The GAN That Warped (CVPR 2020). What changed in colour beyond that is carried as a difference of
+which only the low frequencies are kept. The photograph's own detail is moved, never replaced, save where the edit shows
+what the photograph hides (an opened mouth, opened eyes): there the model's own pixels are blended in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Array = NDArray[np.float32]
+
+GRID = 256  # pixels a side on which a change is described
+COARSE = 64  # pixels a side on which the spline is evaluated; what it spreads is smooth
+STIFFNESS = 2e-4  # regularisation of the spline: how far it may miss a point, for meshes are noisy
+BAND = 0.16  # how far outside the face a change fades to nothing, in crop sides
+TRUST = 55.0  # levels of 255 by which photograph and inversion may differ before the colour change is doubted
+FINEST = 0.008  # standard deviation of the finest colour change, in crop sides; at least 1.3 pixels of the model
+
+# Rings of the canonical face mesh that open: what lies inside was hidden while they were closed.
+INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+EYE_A = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
+EYE_B = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a model changed in an aligned crop, described on a square grid that spans the crop."""
+
+    flow: Array  # (GRID, GRID, 2): where each pixel of the result comes from, minus itself, in crop sides
+    colour: Array  # (GRID, GRID, 3): what is added, in levels of 255
+    shown: Array  # (GRID, GRID, 4): pixels of the model, levels of 255, and their weight 0..1
+    mask: Array  # (GRID, GRID): 0 outside the face, 1 inside
+
+
+def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: tuple[Array, Array, Array]) -> Change:
+    """Describe the change from `before` to `after` (model pictures of one size) as it should befall `crop`, the aligned photo.
+
+    `meshes` are those of crop, before and after, (478, 2 or more), in crop sides: 0 at the left and top edge, 1 at the right and bottom.
+    """
+    own, old, new = (np.asarray(mesh, np.float32)[:, :2] for mesh in meshes)
+    target = own + (new - old)
+    mask = face_mask(own, target)
+    fields = spread(target, np.concatenate([own - target, old - target, new - target], axis=1), mask)
+    flow = unfold(fields[..., :2] * mask[..., None])
+    photo, was, now = (_on_grid(picture) for picture in (crop, before, after))
+    was, now = sample(was, fields[..., 2:4]), sample(now, fields[..., 4:6])
+    offset = _mean(sample(photo, flow) - was, mask)
+    trust = np.exp(-(np.abs(sample(photo, flow) - was - offset).mean(-1) / TRUST) ** 2)
+    sigma = GRID * max(1.3 / before.width, FINEST)
+    trust = cv2.GaussianBlur(trust, (0, 0), 2 * sigma)
+    colour = cv2.GaussianBlur(now - was, (0, 0), sigma) * (mask * trust)[..., None]
+    weight = sum((_revealed(own, target, ring) for ring in (INNER_LIPS, EYE_A, EYE_B)), np.zeros_like(mask))
+    shown = np.concatenate([now + offset, (weight * mask)[..., None]], axis=-1)
+    return Change(flow, colour.astype(np.float32), shown.astype(np.float32), mask)
+
+
+def apply(photo: Image.Image, change: Change, matrix: NDArray[np.floating], size: int) -> Image.Image:
+    """Let a change befall an RGB photo, where `matrix` (2, 3) takes its pixels to those of the crop of `size` pixels a side.
+
+    Pixels outside the change's mask keep their very values. Works in strips: memory does not grow with the photo.
+    """
+    pixels = np.array(photo)
+    to_grid = _then_scale(np.asarray(matrix, np.float64), size)
+    from_sides = np.linalg.inv(np.asarray(matrix, np.float64)[:, :2]) * size  # a displacement in crop sides -> in photo pixels
+    x0, y0, x1, y1 = _bounds(change.mask, to_grid, photo.size)
+    height = max(16, 2**20 // max(1, x1 - x0))
+    source = pixels.copy()
+    for top in range(y0, y1, height):
+        rows = slice(top, min(top + height, y1))
+        pixels[rows, x0:x1] = _strip(source, change, to_grid, from_sides, (x0, x1), rows)
+    return Image.fromarray(pixels)
+
+
+def mesh_in_sides(mesh: NDArray[np.floating], size: int) -> Array:
+    """Return mesh points (P, 2 or 3), given in pixels of a crop of `size`, as (P, 2) in crop sides."""
+    return ((np.asarray(mesh, np.float32)[:, :2] + 0.5) / size).astype(np.float32)
+
+
+def mesh_to_sides(mesh: NDArray[np.floating], matrix: NDArray[np.floating], size: int) -> Array:
+    """Return a mesh given in photo pixels as (P, 2) in sides of the crop that `matrix` leads to."""
+    points = np.asarray(mesh, np.float64)[:, :2]
+    return mesh_in_sides(points @ np.asarray(matrix)[:, :2].T + np.asarray(matrix)[:, 2], size)
+
+
+def face_mask(*meshes: Array) -> Array:
+    """Return (GRID, GRID) 0..1: 1 on the faces that the meshes span, fading to 0 within BAND and before the crop's border."""
+    hull = np.zeros((GRID, GRID), np.uint8)
+    for mesh in meshes:
+        outline = cv2.convexHull(mesh * GRID - 0.5).round().astype(np.int32)
+        cv2.fillConvexPoly(hull, outline, 1)
+    outside = cv2.distanceTransform(1 - hull, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / (BAND * GRID)
+    steps = np.arange(GRID, dtype=np.float32)
+    border = _smoothstep(np.minimum(steps, GRID - 1 - steps) / (0.06 * GRID))
+    return (_smoothstep(1 - outside) * np.minimum(border[:, None], border[None])).astype(np.float32)
+
+
+def spread(sites: Array, values: Array, mask: Array) -> Array:
+    """Spread values (P, C) given at sites (P, 2) over the grid by a stiff thin-plate spline that is 0 where the mask ends.
+
+    Returns (GRID, GRID, C). Bookstein, Principal Warps (PAMI 1989), with ridge regularisation.
+    """
+    anchors = _mask_edge(mask)
+    knots = np.concatenate([sites, anchors]).astype(np.float64)
+    wanted = np.concatenate([values, np.zeros((len(anchors), values.shape[1]))])
+    size = len(knots)
+    system = np.zeros((size + 3, size + 3))
+    system[:size, :size] = _kernel(knots, knots) + STIFFNESS * np.eye(size)
+    system[:size, size:] = np.concatenate([np.ones((size, 1)), knots], axis=1)
+    system[size:, :size] = system[:size, size:].T
+    weights = np.linalg.solve(system, np.concatenate([wanted, np.zeros((3, values.shape[1]))]))
+    centres = (np.stack(np.meshgrid(np.arange(COARSE), np.arange(COARSE)), axis=-1).reshape(-1, 2) + 0.5) / COARSE
+    field = _kernel(centres, knots) @ weights[:size] + weights[size] + centres @ weights[size + 1 :]
+    field = field.reshape(COARSE, COARSE, -1).astype(np.float32)
+    return np.stack([cv2.resize(channel, (GRID, GRID), interpolation=cv2.INTER_CUBIC) for channel in np.moveaxis(field, -1, 0)], axis=-1)
+
+
+def unfold(flow: Array, least: float = 0.15) -> Array:
+    """Smooth a flow (GRID, GRID, 2), in sides, where it would fold the picture over: until areas shrink to `least` at most."""
+    for sigma in (2, 3, 4, 6, 8, 12):
+        folded = (stretch(flow) < least).astype(np.float32)
+        if not folded.any():
+            break
+        near = np.minimum(cv2.GaussianBlur(folded, (0, 0), 2 * sigma) * 12, 1)[..., None]
+        flow = flow + near * (cv2.GaussianBlur(flow, (0, 0), sigma) - flow)
+    return flow
+
+
+def stretch(flow: Array) -> Array:
+    """Return the determinant of the map's Jacobian (GRID, GRID): 1 where areas keep their size, negative where it folds."""
+    down, right = np.gradient(flow * GRID, axis=(0, 1))
+    return ((1 + right[..., 0]) * (1 + down[..., 1]) - right[..., 1] * down[..., 0]).astype(np.float32)
+
+
+def sample(picture: Array, flow: Array) -> Array:
+    """Return the picture (GRID, GRID, C) sampled at each pixel plus flow (in sides)."""
+    y, x = np.mgrid[0:GRID, 0:GRID].astype(np.float32)
+    return cv2.remap(picture, x + flow[..., 0] * GRID, y + flow[..., 1] * GRID, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _revealed(own: Array, target: Array, ring: tuple[int, ...]) -> Array:
+    """Weigh (GRID, GRID) the inside of a ring by how much of it the photograph did not show."""
+    indices = list(ring)
+    width = float(np.linalg.norm(np.ptp(target[indices], axis=0)))
+    was, now = (abs(float(cv2.contourArea(mesh[indices]))) / max(width, 1e-6) ** 2 for mesh in (own, target))
+    amount = float(_smoothstep(np.float32((now - 1.6 * was - 0.03) / 0.06)))
+    weight = np.zeros((GRID, GRID), np.float32)
+    cv2.fillPoly(weight, [(target[indices] * GRID * 16 - 8).round().astype(np.int32)], amount, lineType=cv2.LINE_AA, shift=4)
+    return cv2.GaussianBlur(weight, (0, 0), 0.006 * GRID)
+
+
+def _strip(
+    source: NDArray[np.uint8], change: Change, to_grid: NDArray[np.float64], from_sides: NDArray[np.float64], columns: tuple[int, int], rows: slice
+) -> NDArray[np.uint8]:
+    """Return rows of the changed photo; `to_grid` (2, 3) takes photo pixels to grid pixels."""
+    x0, x1 = columns
+    shape = (x1 - x0, rows.stop - rows.start)
+    shifted = to_grid.copy()
+    shifted[:, 2] += to_grid[:, :2] @ (x0, rows.start)
+
+    def lift(field: Array) -> Array:
+        return cv2.warpAffine(field, shifted, shape, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+    move = lift(change.flow) @ from_sides.T.astype(np.float32)
+    y, x = np.mgrid[rows, x0:x1].astype(np.float32)
+    moved = cv2.remap(source, x + move[..., 0], y + move[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101).astype(np.float32)
+    moved += lift(change.colour)
+    if change.shown[..., 3].any():
+        shown = lift(change.shown)
+        moved += shown[..., 3:] * (shown[..., :3] - moved)
+    changed = moved.round().clip(0, 255).astype(np.uint8)
+    return np.where(lift(change.mask)[..., None] > 0, changed, source[rows, x0:x1])
+
+
+def _bounds(mask: Array, to_grid: NDArray[np.float64], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the photo's box (x0, y0, x1, y1), end excluded, that holds every pixel where the mask is not 0."""
+    corners = cv2.boxPoints(cv2.minAreaRect(cv2.findNonZero((mask > 0).astype(np.uint8)).astype(np.float32)))
+    inverse = cv2.invertAffineTransform(to_grid)
+    box = corners @ inverse[:, :2].T + inverse[:, 2]
+    margin = 2 * float(np.abs(inverse[:, :2]).max()) + 2
+    low = np.clip(np.floor(box.min(0) - margin), 0, size).astype(int)
+    high = np.clip(np.ceil(box.max(0) + margin), 0, size).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _mask_edge(mask: Array) -> Array:
+    """Return up to 64 points (N, 2) in sides along the edge where the mask reaches 0."""
+    contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    edge = max(contours, key=len)[:, 0].astype(np.float32)
+    return (edge[:: max(1, len(edge) // 64)] + 0.5) / GRID
+
+
+def _kernel(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the thin-plate kernel r² log r (N, M) of two sets of points."""
+    squared = ((left[:, None] - right[None]) ** 2).sum(-1)
+    return 0.5 * squared * np.log(np.maximum(squared, 1e-12))
+
+
+def _on_grid(picture: Image.Image) -> Array:
+    """Return a picture as (GRID, GRID, 3) float32 in levels of 255."""
+    return np.asarray(picture.convert("RGB").resize((GRID, GRID), Image.Resampling.BICUBIC), np.float32)
+
+
+def _then_scale(matrix: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Return the matrix (2, 3) followed by the step from crop pixels to grid pixels; the centre of the first pixel is 0 in both."""
+    scaled = matrix * (GRID / size)
+    scaled[:, 2] += 0.5 * GRID / size - 0.5
+    return scaled
+
+
+def _mean(picture: Array, mask: Array) -> Array:
+    """Return the mean colour (3,) under a mask."""
+    return (picture * mask[..., None]).sum((0, 1)) / max(float(mask.sum()), 1e-6)
+
+
+def _smoothstep(x: Array | np.float32) -> Array:
+    """Return 0 below 0, 1 above 1, and a smooth step between."""
+    clipped = np.clip(x, 0, 1)
+    return (clipped * clipped * (3 - 2 * clipped)).astype(np.float32)
