@@ -1,0 +1,114 @@
+"""One writer for every photograph: the format from the suffix, like quality and metadata from the photo that was edited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from limn.errors import InputError
+from limn.media.files import atomic, writable
+from limn.media.photo import Photo, heif
+
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".heic": "HEIF",
+}
+QUALITY = {"JPEG": 92, "WEBP": 92, "AVIF": 85, "HEIF": 90}  # where no JPEG of the photo's own says otherwise
+XMP_LIMIT = 65_502  # bytes that one JPEG segment holds
+
+
+def output_format(path: str | Path) -> str:
+    """Return Pillow's name of the format that the suffix of `path` asks for; InputError lists the known suffixes."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"cannot write {path}: no picture format has the suffix {suffix!r}; use one of {', '.join(SUFFIXES)}")
+    if SUFFIXES[suffix] == "HEIF":
+        heif(Path(path))
+    return SUFFIXES[suffix]
+
+
+def write_image(image: Image.Image | Photo, path: str | Path, like: Photo | None = None) -> Path:
+    """Write RGB pixels to `path`, whole or not at all, and return it; the suffix names the format.
+
+    From `like` (or `image` itself, where it is a Photo) come alpha, EXIF, XMP, colour profile and, JPEG to JPEG, quality and subsampling.
+    InputError for an unknown suffix, a missing or read-only folder, a full disk.
+    """
+    if isinstance(image, Photo):
+        image, like = image.image, like or image
+    kind = output_format(path)
+    writable(path)
+    with atomic(path) as beside:
+        encode(image, beside, kind, like)
+    return Path(path)
+
+
+def encode(image: Image.Image, path: Path, kind: str, like: Photo | None) -> None:
+    """Encode to `path` as it is; `write_image` is the safe way."""
+    pixels = _with_alpha(image.convert("RGB"), like.alpha if like else None, kind)
+    own, pixels = image.info.get("icc_profile"), pixels.copy()
+    pixels.info = {} if like or not own or image.mode != "RGB" else {"icc_profile": own}  # Pillow writes what it finds there
+    try:
+        pixels.save(path, format=kind, **_options(kind, like))
+    except (ValueError, SyntaxError, OverflowError) as error:
+        raise InputError(f"cannot write a picture of {image.width}x{image.height} as {kind}: {error}; choose another format") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise InputError(f"cannot write a picture of {image.width}x{image.height} as {kind}: {error}; choose another format") from error
+
+
+def _with_alpha(image: Image.Image, alpha: Image.Image | None, kind: str) -> Image.Image:
+    """Put alpha back; a format without it gets what a viewer would show on white."""
+    if alpha is None:
+        return image
+    if alpha.size != image.size:
+        alpha = alpha.resize(image.size, Image.Resampling.LANCZOS)
+    if kind == "JPEG":
+        return Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    joined = image.copy()
+    joined.putalpha(alpha)
+    return joined
+
+
+def _options(kind: str, like: Photo | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"quality": QUALITY[kind]} if kind in QUALITY else {}
+    if kind == "JPEG":
+        options |= {"subsampling": 0, "optimize": True}
+    if like is None:
+        return options
+    if kind == "JPEG" and like.quality:
+        # above 95 libjpeg spends bytes without a gain, but a photo that came so goes so
+        options |= {"quality": like.quality, "subsampling": 0 if like.subsampling is None else like.subsampling}
+    return options | _metadata(kind, like)
+
+
+def _metadata(kind: str, like: Photo) -> dict[str, Any]:
+    kept: dict[str, Any] = {"icc_profile": like.icc} if like.icc else {}
+    if kind == "TIFF":
+        return kept | _tiff_tags(like)
+    if like.exif:
+        kept["exif"] = like.exif
+    if like.xmp and kind == "PNG":
+        kept["pnginfo"] = PngImagePlugin.PngInfo()
+        kept["pnginfo"].add_itxt("XML:com.adobe.xmp", like.xmp.decode("utf-8", "replace"))
+    elif like.xmp and (kind != "JPEG" or len(like.xmp) <= XMP_LIMIT):
+        kept["xmp"] = like.xmp
+    return kept
+
+
+def _tiff_tags(like: Photo) -> dict[str, Any]:
+    """In a TIFF file EXIF and XMP are tags among the others (uncompressed: libtiff refuses the EXIF directory)."""
+    tags = Image.Exif()
+    if like.exif:
+        tags.load(like.exif)
+    if like.xmp:
+        tags[700] = like.xmp
+    return {"exif": tags} if len(tags) else {}
