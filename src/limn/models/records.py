@@ -51,7 +51,7 @@ class Published:
     recognise: Callable[[State], bool]
     infer: Callable[[State], Any]  # state -> Config; shapes say it all
     build: Callable[[Any], nn.Module]  # Config -> the network that the state is loaded into
-    names: Names = ()  # published name -> ours; entries that match no row keep their name
+    names: Names | Callable[[Any], Names] = ()  # published name -> ours, or that as a function of Config; what matches no row keeps its name
     prepare: Callable[[State], State] | None = None  # arithmetic that renaming cannot say (fused, transposed or flipped weights)
 
 
@@ -84,7 +84,7 @@ class Phase:
 
     name: str
     parameters: Callable[[], Any]  # the parameters it updates
-    loss: Callable[[Any], Losses]  # batch -> named scalar losses
+    loss: Callable[[Any, torch.Generator], Losses]  # batch, and all its randomness -> named scalar losses
     optimiser: Adam
     every: int = 1  # lazy regularisation: run once in so many steps
     shares: str = ""  # name of the phase whose optimiser it uses; "" for its own
@@ -96,6 +96,7 @@ class Objective(Protocol):
     """What the training loop needs of a system: its networks and its phases."""
 
     networks: nn.ModuleDict  # everything to be saved, by name
+    averaged: tuple[str, ...]  # the networks of which the loop keeps a moving average
 
     def phases(self) -> list[Phase]: ...
 

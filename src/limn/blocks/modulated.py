@@ -1,0 +1,43 @@
+"""Modulated convolution: the style scales the input channels, demodulation restores unit variance.
+
+Karras et al., StyleGAN2 (arXiv 1912.04958), section 2.2, equations 1 to 3.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limn.blocks.fir import fir
+
+
+def demodulation(weight: Tensor, style: Tensor) -> Tensor:
+    """Return the factor (N, outputs) that brings each output channel to unit variance (equation 3)."""
+    energy = weight.float().square().sum((2, 3))
+    return torch.rsqrt(style.float().square() @ energy.T + 1e-8)
+
+
+def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: Tensor | None = None) -> Tensor:
+    """Convolve (N, I, H, W) with `weight` (O, I, k, k) scaled by `style` (N, I); with the FIR kernel `up` the size doubles.
+
+    Scales activations instead of weights: the same numbers without a weight per sample, so that any batch is one convolution.
+    """
+    scale = demodulation(weight, style).to(x.dtype)[:, :, None, None] if demodulate else None
+    x = x * style.to(x.dtype)[:, :, None, None]
+    if up is None:
+        x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
+    else:
+        x = conv_up(x, weight.to(x.dtype), up)
+    return x if scale is None else x * scale
+
+
+def conv_up(x: Tensor, weight: Tensor, taps: Tensor) -> Tensor:
+    """Transposed convolution of stride 2, then the FIR filter with gain 4: (N, I, H, W) -> (N, O, 2H, 2W)."""
+    length, size = len(taps), weight.shape[-1]
+    pad = size // 2
+    before = pad + (length + 1) // 2 - (size - 1)
+    after = pad + (length - 2) // 2 - (size - 2)
+    cut = max(min(-before, -after), 0)
+    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2, padding=cut)
+    return fir(x, taps, (before + cut, after + cut), gain=4)

@@ -1,0 +1,29 @@
+"""The moving average of a network's weights, which is what people use of a trained generator."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+def shadow(networks: nn.ModuleDict, names: tuple[str, ...]) -> nn.ModuleDict:
+    """Copy the networks named, frozen, to hold their average."""
+    return nn.ModuleDict({name: copy.deepcopy(networks[name]) for name in names}).requires_grad_(False).eval()
+
+
+def decay(images_seen: int, batch: int, half_life: float, ramp: float = 0.05) -> float:
+    """Weight of the past after a batch: half is forgotten after `half_life` images, or `ramp` of all seen where that is less."""
+    return 0.5 ** (batch / max(min(half_life, images_seen * ramp), 1e-8))
+
+
+@torch.no_grad()
+def update(averages: nn.ModuleDict, networks: nn.ModuleDict, past: float) -> None:
+    """Move each average towards its network; buffers are copied."""
+    for name, average in averages.items():
+        live = networks[name]
+        pairs = [(a, p) for a, p in zip(average.parameters(), live.parameters(), strict=True)]
+        torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], 1 - past)
+        for a, b in zip(average.buffers(), live.buffers(), strict=True):
+            a.copy_(b)
