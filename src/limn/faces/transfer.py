@@ -23,6 +23,7 @@ COARSE = 64  # pixels a side on which the spline is evaluated; what it spreads i
 STIFFNESS = 2e-4  # regularisation of the spline: how far it may miss a point, for meshes are noisy
 BAND = 0.16  # how far outside the face a change fades to nothing, in crop sides
 TRUST = 55.0  # levels of 255 by which photograph and inversion may differ before the colour change is doubted
+ROUGH = 7.0  # levels of finer detail beside a colour change by which it is doubted: edges that missed each other, not light
 FINEST = 0.008  # standard deviation of the finest colour change, in crop sides; at least 1.3 pixels of the model
 
 # Rings of the canonical face mesh that open: what lies inside was hidden while they were closed.
@@ -53,14 +54,16 @@ def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: 
     flow = unfold(fields[..., :2] * mask[..., None])
     photo, was, now = (_on_grid(picture) for picture in (crop, before, after))
     was, now = sample(was, fields[..., 2:4]), sample(now, fields[..., 4:6])
-    offset = _mean(sample(photo, flow) - was, mask)
-    trust = np.exp(-(np.abs(sample(photo, flow) - was - offset).mean(-1) / TRUST) ** 2)
+    warped = sample(photo, flow)
+    offset = _mean(warped - was, mask)
     sigma = GRID * max(1.3 / before.width, FINEST)
-    trust = cv2.GaussianBlur(trust, (0, 0), 2 * sigma)
-    colour = cv2.GaussianBlur(now - was, (0, 0), sigma) * (mask * trust)[..., None]
+    colour = cv2.GaussianBlur(now - was, (0, 0), sigma)
+    doubt = np.abs(warped - was - offset).mean(-1) / TRUST, cv2.GaussianBlur(np.abs(now - was - colour).mean(-1), (0, 0), sigma) / ROUGH
+    trust = cv2.GaussianBlur(np.exp(-(doubt[0] ** 2) - doubt[1] ** 2), (0, 0), sigma)
+    colour *= (mask * trust)[..., None]
     weight = sum((_revealed(own, target, ring) for ring in (INNER_LIPS, EYE_A, EYE_B)), np.zeros_like(mask))
     shown = np.concatenate([now + offset, (weight * mask)[..., None]], axis=-1)
-    return Change(flow, colour.astype(np.float32), shown.astype(np.float32), mask)
+    return Change(flow, colour, shown.astype(np.float32), mask)
 
 
 def apply(photo: Image.Image, change: Change, matrix: NDArray[np.floating], size: int) -> Image.Image:
@@ -158,7 +161,12 @@ def _revealed(own: Array, target: Array, ring: tuple[int, ...]) -> Array:
 
 
 def _strip(
-    source: NDArray[np.uint8], change: Change, to_grid: NDArray[np.float64], from_sides: NDArray[np.float64], columns: tuple[int, int], rows: slice
+    source: NDArray[np.uint8],
+    change: Change,
+    to_grid: NDArray[np.float64],
+    from_sides: NDArray[np.float64],
+    columns: tuple[int, int],
+    rows: slice,
 ) -> NDArray[np.uint8]:
     """Return rows of the changed photo; `to_grid` (2, 3) takes photo pixels to grid pixels."""
     x0, x1 = columns

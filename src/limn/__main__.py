@@ -1,0 +1,7 @@
+"""`python -m limn` is the command `limn`."""
+
+import sys
+
+from limn.cli import main
+
+sys.exit(main())
