@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from limn.media.photo import Photo, read_image
     from limn.media.sheet import grid
     from limn.media.tensor import to_image, to_tensor
+    from limn.media.video import Clip, read_video
+    from limn.media.video_output import write_video
 
 _HOMES = {
     "atomic": "files",
@@ -24,8 +26,24 @@ _HOMES = {
     "grid": "sheet",
     "to_tensor": "tensor",
     "to_image": "tensor",
+    "Clip": "video",
+    "read_video": "video",
+    "write_video": "video_output",
 }
-__all__ = ["Photo", "atomic", "grid", "output_format", "read_image", "to_image", "to_tensor", "writable", "write_image"]
+__all__ = [
+    "Clip",
+    "Photo",
+    "atomic",
+    "grid",
+    "output_format",
+    "read_image",
+    "read_video",
+    "to_image",
+    "to_tensor",
+    "writable",
+    "write_image",
+    "write_video",
+]
 
 
 def __getattr__(name: str) -> Any:

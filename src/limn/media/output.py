@@ -42,7 +42,8 @@ def write_image(image: Image.Image | Photo, path: str | Path, like: Photo | None
     InputError for an unknown suffix, a missing or read-only folder, a full disk.
     """
     if isinstance(image, Photo):
-        image, like = image.image, like or image
+        like = like or image
+        image = image.image
     kind = output_format(path)
     writable(path)
     with atomic(path) as beside:
