@@ -1,0 +1,40 @@
+"""Where models lie: the box that comes with the package, the user's store, and paths."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from limn.errors import WeightsError
+
+BOX = Path(__file__).parents[1] / "box"
+SUFFIX = ".safetensors"
+
+
+def store() -> Path:
+    """Return the user's folder of models: LIMN_HOME/models, or ~/.local/share/limn/models; it need not exist."""
+    home = os.environ.get("LIMN_HOME")
+    return Path(home).expanduser() / "models" if home else Path.home() / ".local" / "share" / "limn" / "models"
+
+
+def names() -> dict[str, Path]:
+    """Return the models that have a name here, with their files: those in the box win over those in the store."""
+    found = {path.stem: path for folder in (store(), BOX) for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    return dict(sorted(found.items()))
+
+
+def resolve(path_or_name: str | Path) -> Path:
+    """Return the file of a model named in the box or the store, or at a path; WeightsError suggests the nearest name."""
+    text = str(path_or_name)
+    known = names()
+    if text in known:
+        return known[text]
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, not a weight file: name a file in it")
+    if path.exists():
+        return path
+    near = get_close_matches(text, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(known) or 'none'}; see `limn models list`"
+    raise WeightsError(f"there is no model or file {text!r}: {hint}")
