@@ -14,7 +14,7 @@ VERBS: dict[str, str] = {
     "invert": "limn.tasks.invert:invert",
     "edit": "limn.tasks.edit:edit",
     "blend": "limn.tasks.blend:blend",
-    "train": "limn.training:train",
+    "train": "limn.tasks.train:train",
     "verify": "limn.tasks.verify:verify",
     "doctor": "limn.tasks.doctor:doctor",
     "demo": "limn.tasks.demo:demo",

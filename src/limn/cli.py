@@ -1,6 +1,7 @@
 """The command line: every command is made from a public function, its type hints and its docstring.
 
-Positional parameters become arguments and keyword-only ones options; the second part of an `Annotated` hint is the help text.
+Positional parameters without a default, and positional-only ones, become arguments, the others options; the second part of an
+`Annotated` hint is the help text.
 A function is imported when its command runs: help and errors come without torch.
 """
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Any] = VERBS | {
         "fetch": "limn.tasks.models:fetch_model",
     }
 }
+INTERRUPTED = 130  # the exit code of Ctrl-C, which typer gives too
 GROUPS = {"models": "List, show, import, export and fetch models."}
 
 
@@ -44,9 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _root().main(args, prog_name="limn", standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (typer.Abort, KeyboardInterrupt):
-        return _failed("interrupted: nothing half-written was left", 130, "--debug" in args)
+        return _failed("interrupted: nothing half-written was left", INTERRUPTED, "--debug" in args)
     except BrokenPipeError:
         return 0
     except (LimnError, OSError, MemoryError) as error:
@@ -79,14 +83,14 @@ def _limn(version: bool = typer.Option(False, "--version", is_eager=True, callba
 class _Lazy(TyperGroup):
     """A group whose commands are imported when they run; until then it knows their summaries."""
 
-    def __init__(self, targets: Targets = COMMANDS, **kwargs: Any) -> None:
+    def __init__(self, targets: Targets | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs | {"no_args_is_help": True, "rich_markup_mode": None})
-        self.targets = targets
+        self.targets = COMMANDS if targets is None else targets
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(self.targets)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         target = self.targets.get(cmd_name)
         if target is None:
             return None
@@ -188,9 +192,10 @@ def _way(hint: Any) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def _parameter(parameter: inspect.Parameter, kind: Any, text: str) -> inspect.Parameter:
-    """Return the parameter as typer wants it: an argument where it may be given by position, an option otherwise."""
+    """Return the parameter as typer wants it."""
     default = parameter.default
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+    required = default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+    if not required and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
         option = "--" + parameter.name.rstrip("_").replace("_", "-")
         hint = Annotated[kind, typer.Option(f"{option}/--no-{option[2:]}" if kind is bool else option, help=text)]  # type: ignore[valid-type]
     else:
@@ -205,7 +210,9 @@ def _parameter(parameter: inspect.Parameter, kind: Any, text: str) -> inspect.Pa
 def _run(function: Callable[..., Any], readers: Mapping[str, Callable[[Any], Any]], json: bool, debug: bool, **values: Any) -> None:  # noqa: ARG001
     from limn.shown import as_json, show
 
-    result = function(**{name: readers[name](value) for name, value in values.items()})
+    values = {name: readers[name](value) for name, value in values.items()}
+    first = [values.pop(name) for name, it in inspect.signature(function).parameters.items() if it.kind is it.POSITIONAL_ONLY]
+    result = function(*first, **values)
     if json:
         sys.stdout.write(as_json(result) + "\n")
     else:

@@ -79,7 +79,7 @@ def apply(photo: Image.Image, change: Change, matrix: NDArray[np.floating], size
     source = pixels.copy()
     for top in range(y0, y1, height):
         rows = slice(top, min(top + height, y1))
-        pixels[rows, x0:x1] = _strip(source, change, to_grid, from_sides, (x0, x1), rows)
+        pixels[rows, x0:x1] = _strip(source, change, (to_grid, from_sides), (x0, x1), rows)
     return Image.fromarray(pixels)
 
 
@@ -163,13 +163,13 @@ def _revealed(own: Array, target: Array, ring: tuple[int, ...]) -> Array:
 def _strip(
     source: NDArray[np.uint8],
     change: Change,
-    to_grid: NDArray[np.float64],
-    from_sides: NDArray[np.float64],
+    maps: tuple[NDArray[np.float64], NDArray[np.float64]],
     columns: tuple[int, int],
     rows: slice,
 ) -> NDArray[np.uint8]:
-    """Return rows of the changed photo; `to_grid` (2, 3) takes photo pixels to grid pixels."""
+    """Return rows of the changed photo; `maps` take its pixels to grid pixels (2, 3), and crop sides to its pixels (2, 2)."""
     x0, x1 = columns
+    to_grid, from_sides = maps
     shape = (x1 - x0, rows.stop - rows.start)
     shifted = to_grid.copy()
     shifted[:, 2] += to_grid[:, :2] @ (x0, rows.start)
