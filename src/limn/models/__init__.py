@@ -10,11 +10,13 @@ from limn.errors import InputError
 
 SYSTEMS: dict[str, str] = {
     "stylegan2": "limn.models.generation.stylegan2",
+    "psp": "limn.models.inversion.psp",
     "e4e": "limn.models.inversion.e4e",
     "retinaface": "limn.models.perception.retinaface",
     "yunet": "limn.models.perception.yunet",
     "limn-detector": "limn.models.perception.limn_detector",
     "limn-mesh": "limn.models.perception.limn_mesh",
+    "arcface": "limn.models.perception.arcface",
     "limn-identity": "limn.models.perception.limn_identity",
 }
 
