@@ -23,14 +23,14 @@ def embed(network: nn.Module, images: Tensor | Iterable[Tensor], batch: int = 64
 
 
 def similarity(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
-    """Return the cosine similarity (N,) of aligned images (N, 3, H, W) to others (N, 3, H, W): 1 for the same face, about 0 for strangers."""
+    """Return the cosine similarity (N,) of aligned images (N, 3, H, W) to others: 1 for the same face, about 0 for strangers."""
     if len(images) != len(others):
         raise InputError(f"identity similarity compares pairs: {len(images)} images cannot be paired with {len(others)}")
     return (embed(network, images) * embed(network, others)).sum(1)
 
 
 def verification(similarities: np.ndarray, same: np.ndarray, folds: int = 10, seed: int = 0) -> tuple[float, float]:
-    """Return (accuracy, threshold) of telling pairs (N,) apart: in each fold the threshold is the best one of the other folds (LFW protocol)."""
+    """Return (accuracy, threshold) of telling pairs (N,) apart; each fold is judged by the best threshold of the others (LFW protocol)."""
     order = np.random.default_rng(seed).permutation(len(same))
     similarities, same = np.asarray(similarities, np.float64)[order], np.asarray(same, bool)[order]
     fold = np.arange(len(same)) % folds

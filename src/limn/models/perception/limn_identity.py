@@ -4,7 +4,7 @@ A residual network as in ArcFace (Deng, Guo, Xue, Zafeiriou, CVPR 2019, arXiv 18
 MobileFaceNet (Chen et al., 2018, arXiv 1804.07573) before the embedding, and the additive cosine margin of CosFace (Wang et al., CVPR 2018,
 arXiv 1801.09414) over identities. People of whom only one picture is known are classes too: two strong augmentations of it are the pair.
 Its feature maps are limn's own space for perceptual and Fréchet distances, where published feature weights are not at hand.
-Differs: one network for all of it, trained on some eight thousand free portraits instead of millions; figures in `PRESETS` and the model card.
+Differs: one network for all of it, trained on some eight thousand free portraits instead of millions; figures in the model card.
 """
 
 from __future__ import annotations
@@ -62,15 +62,18 @@ class Identity(nn.Module):
             self.stages.append(nn.Sequential(*(Residual(channels if i == 0 else width, width, s) for i, s in enumerate(strides))))
             channels = width
         side = config.size // 2 ** len(config.widths)
-        self.gather = nn.Conv2d(last, last, side, groups=last, bias=False)  # a weight per place: MobileFaceNet's global depthwise convolution
+        self.gather = nn.Conv2d(
+            last, last, side, groups=last, bias=False
+        )  # a weight per place: MobileFaceNet's global depthwise convolution
         self.norm = nn.BatchNorm1d(last)
-        self.embedding = nn.Linear(last, config.embedding)
+        self.embedding = nn.Linear(last, config.embedding, bias=False)
+        self.centre = nn.BatchNorm1d(config.embedding, affine=False)  # embeddings cannot all hide in one direction
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embedding (N, embedding) of images (N, 3, size, size), not yet of unit length."""
         last = self.features(images)[-1]
-        return self.embedding(self.norm(self.gather(last).flatten(1)))
+        return self.centre(self.embedding(self.norm(self.gather(last).flatten(1))))
 
     def embed(self, images: Tensor) -> Tensor:
         """Return unit vectors (N, embedding) of aligned images (N, 3, H, W) of any size; their dot product is the cosine similarity."""
@@ -92,7 +95,9 @@ class Identity(nn.Module):
     def fit(self, images: Tensor) -> Tensor:
         """Resize aligned images (N, 3, H, W), H = W, to (N, 3, size, size), antialiased."""
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-            raise InputError(f"identity needs square aligned images (N, 3, H, H), not {tuple(images.shape)}: align them with template 'ffhq'")
+            raise InputError(
+                f"identity needs square aligned images (N, 3, H, H), not {tuple(images.shape)}: align them with template 'ffhq'"
+            )
         if images.shape[-1] == self.config.size:
             return images
         return F.interpolate(images, size=self.config.size, mode="bilinear", align_corners=False, antialias=True)
@@ -121,24 +126,35 @@ class Margin(nn.Module):
             return F.cross_entropy(self.scale * (cosine - self.margin * own), labels)
 
 
-class IdentityObjective:
-    """Learn to tell people apart: batches hold "image" (N, 3, size, size) in [-1, 1] and "label" (N,) below `identities`."""
+def contrast(embeddings: Tensor, labels: Tensor, scale: float) -> Tensor:
+    """Return how badly each embedding (N, D) finds its partner, rows 2i and 2i + 1, among all others of the batch.
 
-    def __init__(self, config: Config, seed: int, identities: int, scale: float, margin: float, adam: Adam) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.networks = nn.ModuleDict(
-                {"identity": Identity(config), "people": Margin(identities, config.embedding, scale, margin)}
-            )
-        self.adam = adam
+    It teaches from the first step on, where the margin over thousands of people still has nothing to hold on to.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        unit = F.normalize(embeddings.float())
+        partner = torch.arange(len(unit), device=unit.device) ^ 1
+        own = F.one_hot(partner, len(unit))
+        stranger = labels[:, None] != labels[None, :]
+        return F.cross_entropy((scale * unit @ unit.T).masked_fill(~stranger & (own == 0), -1e4), partner)
+
+
+class IdentityObjective:
+    """Learn to tell people apart: batches hold "image" (N, 3, size, size) in [-1, 1] and "label" (N,), in pairs (`contrast`)."""
+
+    def __init__(self, config: Config, adam: Adam, people: Margin) -> None:
+        self.networks = nn.ModuleDict({"identity": Identity(config), "people": people})
+        self.scale, self.adam = people.scale, adam
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield what the one phase updates."""
         return self.networks.parameters()
 
     def loss(self, batch: dict[str, Tensor]) -> Losses:
-        """Return the margin loss of a batch."""
-        return {"margin": self.networks["people"](self.networks["identity"](batch["image"]), batch["label"])}
+        """Return both losses of a batch."""
+        embeddings = self.networks["identity"](batch["image"])
+        near = contrast(embeddings, batch["label"], self.scale / 2)
+        return {"margin": self.networks["people"](embeddings, batch["label"]), "contrast": near}
 
     def phases(self) -> list[Phase]:
         """Return the one phase."""
@@ -146,10 +162,19 @@ class IdentityObjective:
 
 
 def objective(
-    config: Config, seed: int = 0, identities: int = 8192, scale: float = 32.0, margin: float = 0.2, lr: float = 1e-3, decay: float = 0.05
+    config: Config,
+    seed: int = 0,
+    *,
+    identities: int = 8192,
+    scale: float = 32.0,
+    margin: float = 0.2,
+    lr: float = 2e-3,
+    decay: float = 0.05,
 ) -> IdentityObjective:
     """Build the objective: labels must be below `identities`; `decay` is AdamW's."""
-    return IdentityObjective(config, seed, identities, scale, margin, Adam(lr, (0.9, 0.99), weight_decay=decay))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return IdentityObjective(config, Adam(lr, (0.9, 0.99), weight_decay=decay), Margin(identities, config.embedding, scale, margin))
 
 
 def _is_identity(state: State) -> bool:

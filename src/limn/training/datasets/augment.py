@@ -26,7 +26,9 @@ def move(images: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     mirror = rng.choice([-1.0, 1.0], n)
     shift = rng.uniform(-0.1, 0.1, (n, 2))
     c, s = np.cos(angle) / zoom, np.sin(angle) / zoom
-    theta = np.stack([np.stack([c * stretch * mirror, -s, shift[:, 0]], 1), np.stack([s * stretch * mirror, c / stretch, shift[:, 1]], 1)], 1)
+    theta = np.stack(
+        [np.stack([c * stretch * mirror, -s, shift[:, 0]], 1), np.stack([s * stretch * mirror, c / stretch, shift[:, 1]], 1)], 1
+    )
     grid = F.affine_grid(torch.from_numpy(theta).float(), [n, 3, size, size], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 

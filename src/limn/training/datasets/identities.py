@@ -47,20 +47,22 @@ class Identities:
         return len(self.names)
 
     def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
-        """Return "image" (size, 3, S, S) in [-1, 1] and "label" (size,): half of it pairs of people with several pictures, half anyone."""
+        """Return "image" (size, 3, S, S) in [-1, 1] and "label" (size,): rows 2i and 2i + 1 are one person.
+
+        Half of the people have several pictures, and two of them are taken; of the others one picture is seen twice, distorted differently.
+        """
         rng = np.random.default_rng((seed, step))
-        rows = self._draw(rng, size)
+        rows = self._draw(rng, size // 2)
         image = distort(self.pictures[rows].float() / 127.5 - 1, self.size, rng)
         return {"image": image, "label": self.labels[rows]}
 
-    def _draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """Choose rows: two pictures of each of size // 4 people who have several, then anyone."""
+    def _draw(self, rng: np.random.Generator, people: int) -> np.ndarray:
+        """Choose two rows for each of so many people: (2 * people,)."""
         several = self._several
-        pairs: list[int] = []
-        if several:
-            chosen = rng.choice(len(several), size // 4, replace=len(several) < size // 4)
-            pairs = [int(row) for index in chosen for row in rng.choice(several[index], 2, replace=False)]
-        return np.array(pairs + rng.integers(0, len(self), size - len(pairs)).tolist())
+        wanted = min(people // 2, len(several))
+        chosen = rng.choice(len(several), wanted, replace=False) if wanted else []
+        rows = [row for index in chosen for row in rng.choice(several[index], 2, replace=False)]
+        return np.array(rows + rng.integers(0, len(self), people - wanted).repeat(2).tolist())
 
     @cached_property
     def rows_by_person(self) -> list[np.ndarray]:
