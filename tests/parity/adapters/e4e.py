@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from adapters.e4e_edits import EDITS
 from torch import Tensor
 
 from limn.losses.adversarial import logistic
@@ -79,4 +80,5 @@ MODULES = {
     "models.psp.pSp": whole,
     "models.discriminator.LatentCodesDiscriminator": discriminator,
     "models.latent_codes_pool.LatentCodesPool": pool,
+    **EDITS,
 }

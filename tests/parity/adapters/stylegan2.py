@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from adapters.stylegan2_parts import MODULES as PARTS
 from torch import Tensor
 
 from limn.losses.adversarial import logistic, path_lengths, r1
@@ -108,4 +109,5 @@ MODULES = {
     "training.networks.Generator": generator,
     "training.networks.Discriminator": discriminator,
     "training.loss.StyleGAN2Loss": losses,
+    **PARTS,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from adapters.stylegan2_parts import FACTOR
 from torch import Tensor
 
 from limn.weights.recognise import adopt
@@ -46,4 +47,4 @@ def discriminator(case: Any) -> dict[str, Any]:
     return {"logits": network(image), "features4": network.features(image)[0][:, :: int(stride[1]) if stride else 1]}
 
 
-MODULES = {"model.Generator": generator, "model.Discriminator": discriminator}
+MODULES = {"model.Generator": generator, "model.Discriminator": discriminator, **FACTOR}
