@@ -41,7 +41,7 @@ def margin_softmax(case: Any) -> dict[str, np.ndarray]:
     for name, (factor, angle, offset, ceiling) in variants.items():
         embedding, weight = inputs["embedding"].clone().requires_grad_(), inputs["weight"].clone().requires_grad_()
         cosine = arcface.cosines(embedding, weight)
-        logits = arcface.combined_margin(cosine, inputs["label"], kwargs["s"], angle, offset, ceiling, factor)
+        logits = arcface.combined_margin(cosine, inputs["label"], kwargs["s"], angle=angle, offset=offset, ceiling=ceiling, factor=factor)
         loss = arcface.cross_entropy(logits, inputs["label"])
         loss.backward()
         found |= {f"{name}.logits": logits, f"{name}.loss": loss}
@@ -71,6 +71,7 @@ MODULES = {
     **{f"recognition/arcface_torch backbones.iresnet{depth}": backbone for depth in (18, 34, 50, 100, 200)},
     "recognition/arcface_torch backbones.get_mbf": backbone,
     "recognition/arcface_torch backbones.get_mbf_large": backbone,
+    "recognition/arcface_torch backbones.mobilefacenet.get_mbf_large": backbone,
     "losses.CombinedMarginLoss + partial_fc_v2.PartialFC_V2 (sample_rate 1, one process)": margin_softmax,
     "model.Arcface, model.Am_softmax": heads,
 }

@@ -131,7 +131,7 @@ class Weights:
     identity: float = 0.1
     offsets: float = 2e-4
     adversarial: float = 0.1
-    r1: float = 160.0  # gamma 10, times the 16 steps for which one penalty stands
+    r1: float = 10.0  # gamma
     supervised: float = 0.0  # of the samples with known codes, in units of the variance of w
 
 
@@ -176,8 +176,9 @@ class Objective:
     @torch.no_grad()
     def own_codes(self, count: int, rng: torch.Generator) -> Tensor:
         """Draw codes (count, w_dim) from the mapping network."""
-        z = torch.randn(count, self.generator.config.z_dim, generator=rng, device=rng.device)
-        return self.generator.mapping(z.to(self.generator.w_avg.device))[:, 0].float()
+        z = torch.randn(count, self.generator.config.z_dim, generator=rng, device=rng.device).to(self.generator.w_avg.device)
+        with torch.autocast(z.device.type, enabled=False):  # rounded codes would be told from the encoder's by their rounding
+            return self.generator.mapping(z)[:, 0]
 
     def encoder_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
         """Everything the encoder minimises: resemblance, short offsets, likely codes, and known codes where samples are drawn."""
@@ -238,7 +239,7 @@ class Objective:
 
     def after_step(self, step: int, images: int) -> dict[str, float]:  # noqa: ARG002
         """Move on; the loop logs how many offsets are in use."""
-        self.advance(step + 1)
+        self.advance(step)
         return {"offsets in use": float(self.encoder.stage)}
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -27,9 +27,7 @@ Family = Literal["ir", "iresnet", "mobile"]
 
 @dataclass(frozen=True)
 class Config:
-    family: Family = (
-        "iresnet"  # "ir": no BN after the first convolution, output of unit length (pSp's identity loss); "mobile": MobileFaceNet
-    )
+    family: Family = "iresnet"  # "ir": without BN between the convolutions, output of unit length; "mobile": MobileFaceNet
     widths: tuple[int, ...] = (64, 128, 256, 512)  # channels of the stages
     units: tuple[int, ...] = (3, 4, 14, 3)  # residual units of the stages: "50"; MobileFaceNet (1, 4, 6, 2)
     squeeze: bool = False  # squeeze-and-excitation; "ir" only
@@ -123,7 +121,7 @@ class Layers(nn.Module):
         return x + self.layers(x) if self.around else self.layers(x)
 
 
-def conv_block(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1, activation: bool = True) -> Layers:
+def conv_block(inputs: int, outputs: int, size: int, *, stride: int = 1, groups: int = 1, activation: bool = True) -> Layers:
     """Convolution, BN and PReLU."""
     padding = 0 if size == 7 else size // 2
     layers = [nn.Conv2d(inputs, outputs, size, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
@@ -132,7 +130,7 @@ def conv_block(inputs: int, outputs: int, size: int, stride: int = 1, groups: in
 
 def bottleneck(inputs: int, outputs: int, stride: int, groups: int, around: bool = False) -> Layers:
     """1×1, 3×3 in `groups`, 1×1 without activation."""
-    first, middle = conv_block(inputs, groups, 1), conv_block(groups, groups, 3, stride, groups=groups)
+    first, middle = conv_block(inputs, groups, 1), conv_block(groups, groups, 3, stride=stride, groups=groups)
     return Layers(first, middle, conv_block(groups, outputs, 1, activation=False), around=around)
 
 
@@ -148,10 +146,9 @@ class MobileFaceNet(nn.Module):
         a, b, c, d = config.widths
         n = config.units
         first = conv_block(a, a, 3, groups=64) if n[0] == 1 else run(a, n[0], 128)
-        self.layers = nn.ModuleList(
-            [conv_block(3, a, 3, 2), first, bottleneck(a, b, 2, 128), run(b, n[1], 128)]
-            + [bottleneck(b, c, 2, 256), run(c, n[2], 256), bottleneck(c, d, 2, 512), run(d, n[3], 256)]
-        )
+        second = [bottleneck(a, b, 2, 128), run(b, n[1], 128)]
+        third, fourth = [bottleneck(b, c, 2, 256), run(c, n[2], 256)], [bottleneck(c, d, 2, 512), run(d, n[3], 256)]
+        self.layers = nn.ModuleList([conv_block(3, a, 3, stride=2), first, *second, *third, *fourth])
         self.conv_sep = conv_block(d, 512, 1)
         everywhere = conv_block(512, 512, 7, groups=512, activation=False)
         self.features = Layers(everywhere, nn.Flatten(), nn.Linear(512, config.embedding, bias=False), nn.BatchNorm1d(config.embedding))
@@ -177,7 +174,14 @@ def cosines(embeddings: Tensor, people: Tensor) -> Tensor:
 
 
 def combined_margin(
-    cosine: Tensor, label: Tensor, scale: float = 64.0, angle: float = 0.5, offset: float = 0.0, ceiling: float = 0.0, factor: float = 1.0
+    cosine: Tensor,
+    label: Tensor,
+    scale: float = 64.0,
+    *,
+    angle: float = 0.5,
+    offset: float = 0.0,
+    ceiling: float = 0.0,
+    factor: float = 1.0,
 ) -> Tensor:
     """Scaled logits: the own person's cos t becomes cos(factor t + angle) - offset (eq. 4 of ArcFace).
 
@@ -215,7 +219,7 @@ def additive_cosine(cosine: Tensor, label: Tensor, scale: float = 30.0, offset: 
 class Objective:
     """Tells people apart: batches hold `image` (N, 3, size, size) and `label` (N,) below `identities`."""
 
-    averaged: tuple[str, ...] = ()
+    averaged = ("backbone",)
 
     def __init__(self, config: Config, seed: int, identities: int, adam: Adam) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -266,11 +270,10 @@ def iresnet_of(state: State) -> Config:
 
 def mobile_of(state: State) -> Config:
     """Config of a MobileFaceNet from its shapes."""
-    widths = tuple(
-        state[name].shape[0] for name in ("layers.0.layers.0.weight", *(f"layers.{n}.layers.2.layers.0.weight" for n in (2, 4, 6)))
-    )
+    outputs = ["layers.0.layers.0.weight", *(f"layers.{stage}.layers.2.layers.0.weight" for stage in (2, 4, 6))]
     units = [count(state, f"layers.{stage}.layers.", ".layers.0.layers.0.weight") for stage in (1, 3, 5, 7)]
-    return Config("mobile", widths, (max(units[0], 1), *units[1:]), False, state["features.layers.2.weight"].shape[0])
+    embedding = state["features.layers.2.weight"].shape[0]
+    return Config("mobile", tuple(state[name].shape[0] for name in outputs), (max(units[0], 1), *units[1:]), False, embedding)
 
 
 def count(state: State, prefix: str, suffix: str) -> int:
@@ -282,12 +285,16 @@ NETWORKS = {"backbone": build}
 
 PRESETS: dict[str, Any] = {"r50": Preset(Config(), data="identities", batch=128, steps=800_000)}
 
+
+def has(*names: str) -> Callable[[State], bool]:
+    """Make a test for names of a state dict."""
+    return lambda state: all(name in state for name in names)
+
+
 PUBLISHED = [
-    Published("backbone", "ir", lambda s: "output_layer.3.weight" in s and "body.0.res_layer.1.weight" in s, ir_of, build),
-    Published(
-        "backbone", "iresnet", lambda s: "layer4.0.bn3.weight" in s and "fc.weight" in s and "features.weight" in s, iresnet_of, build
-    ),
-    Published("backbone", "mobile", lambda s: "conv_sep.layers.0.weight" in s and "features.layers.2.weight" in s, mobile_of, build),
+    Published("backbone", "ir", has("output_layer.3.weight", "body.0.res_layer.1.weight"), ir_of, build),
+    Published("backbone", "iresnet", has("layer4.0.bn3.weight", "fc.weight", "features.weight"), iresnet_of, build),
+    Published("backbone", "mobile", has("conv_sep.layers.0.weight", "features.layers.2.weight"), mobile_of, build),
 ]
 
 CARD = Card(
