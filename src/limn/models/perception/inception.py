@@ -3,7 +3,7 @@
 Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception Architecture for Computer Vision. CVPR 2016, arXiv 1512.00567.
 The weights are those of the TensorFlow graph of 2015-12-05 with 1008 classes, which torchvision's are not: never substitute them.
 Differs from torchvision: no auxiliary classifier, averages that do not count padding, a maximum in the pool branch of the last block.
-The resize chain decides the number before the model does, so it has a name (`CHAINS`). Reproduced: the cases `fid/inception*`, `fid/resize`.
+The resize chain decides the number before the model does, so each has a name (`CHAINS`). Reproduced: cases `fid/inception*`, `fid/resize`.
 """
 
 from __future__ import annotations

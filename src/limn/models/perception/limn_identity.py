@@ -142,6 +142,8 @@ def contrast(embeddings: Tensor, labels: Tensor, scale: float) -> Tensor:
 class IdentityObjective:
     """Learn to tell people apart: batches hold "image" (N, 3, size, size) in [-1, 1] and "label" (N,), in pairs (`contrast`)."""
 
+    averaged = ("identity",)
+
     def __init__(self, config: Config, adam: Adam, people: Margin) -> None:
         self.networks = nn.ModuleDict({"identity": Identity(config), "people": people})
         self.scale, self.adam = people.scale, adam
@@ -150,7 +152,7 @@ class IdentityObjective:
         """Yield what the one phase updates."""
         return self.networks.parameters()
 
-    def loss(self, batch: dict[str, Tensor]) -> Losses:
+    def loss(self, batch: dict[str, Tensor], rng: torch.Generator) -> Losses:  # noqa: ARG002 - nothing here is drawn
         """Return both losses of a batch."""
         embeddings = self.networks["identity"](batch["image"])
         near = contrast(embeddings, batch["label"], self.scale / 2)

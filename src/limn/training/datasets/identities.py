@@ -1,16 +1,11 @@
 """Aligned portraits with the name of who is on them: for identity networks.
 
-A zip or folder with `labels.csv` (columns `file`, `identity`, pictures under `images/`), or a folder with one sub-folder per person.
-One identity in eight is held out by the hash of its name, so that no person is ever on both sides.
+A zip or folder with `labels.csv` (columns `file`, `identity`), or a folder with one sub-folder per person. Whole people are held out, by
+the hash of their names; those whom other datasets hold out are among them.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import zipfile
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,19 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from limn.errors import TrainingError
 from limn.training.datasets.augment import distort
+from limn.training.datasets.images import decode, entries
+from limn.training.datasets.order import is_held_out
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 STORED = 96  # pixels that pictures are kept at: room for the augmentation to zoom in
-
-
-def held_out(identity: str) -> bool:
-    """Whether a person belongs to the held-out eighth: a function of the name alone."""
-    return hashlib.sha256(identity.encode()).digest()[0] % 8 == 0
+SHARE = 0.12  # of the people, held out: verification needs more pairs than other measures need pictures
 
 
 @dataclass(frozen=True)
@@ -94,49 +85,23 @@ class Identities:
 
 
 def open(path: str | Path, config: Any, train: bool = True, everyone: bool = False) -> Identities:
-    """Read all pictures of the training identities, or of the held-out ones, or (`everyone`) of all.
+    """Read all pictures of the training identities, or of the held-out ones, or (`everyone`) of all, for batches of `config.size`.
 
-    Raises TrainingError naming the file that cannot be read or the column that is missing.
+    Raises InputError naming the file that cannot be read, TrainingError where there is nobody.
     """
     path = Path(path)
-    entries = [(name, who, read) for name, who, read in _entries(path) if everyone or held_out(who) is not train]
-    if not entries:
+    found = [(row["file"], person(row), data) for row, data in entries(path)]
+    found = [entry for entry in found if everyone or is_held_out(entry[1], SHARE) is not train]
+    if not found:
         raise TrainingError(f"{path}: no pictures of {'training' if train else 'held-out'} people found")
-    people = tuple(sorted({who for _, who, _ in entries}))
+    people = tuple(sorted({who for _, who, _ in found}))
     number = {who: index for index, who in enumerate(people)}
-    pictures = torch.from_numpy(np.stack([_decode(name, read()) for name, _, read in entries]))
-    labels = torch.tensor([number[who] for _, who, _ in entries])
-    return Identities(pictures, tuple(name for name, _, _ in entries), labels, people, config.size)
+    pictures = np.stack([decode(data, STORED, f"{path}: {name}").transpose(2, 0, 1) for name, _, data in found])
+    labels = torch.tensor([number[who] for _, who, _ in found])
+    return Identities(torch.from_numpy(pictures), tuple(name for name, _, _ in found), labels, people, config.size)
 
 
-def _entries(path: Path) -> list[tuple[str, str, Any]]:
-    """List (file, identity, function that returns its bytes) of a zip or folder."""
-    if path.suffix == ".zip" and path.is_file():
-        archive = zipfile.ZipFile(path)
-        rows = _rows(path, archive.read("labels.csv") if "labels.csv" in archive.namelist() else b"")
-        return [(name, who, lambda name=name: archive.read(f"images/{name}")) for name, who in rows]
-    if (path / "labels.csv").is_file():
-        rows = _rows(path, (path / "labels.csv").read_bytes())
-        return [(name, who, (path / "images" / name).read_bytes) for name, who in rows]
-    if not path.is_dir():
-        raise TrainingError(f"{path} is neither a folder nor a zip: give pictures with labels.csv, or one folder per person")
-    files = sorted(file for file in path.glob("*/*") if file.suffix.lower() in SUFFIXES)
-    return [(str(file.relative_to(path)), file.parent.name, file.read_bytes) for file in files]
-
-
-def _rows(path: Path, content: bytes) -> list[tuple[str, str]]:
-    rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
-    if not rows or not {"file", "identity"} <= set(rows[0]):
-        raise TrainingError(f"{path}: labels.csv with the columns file and identity is needed")
-    by_file: dict[str, str] = defaultdict(str, {row["file"]: row["identity"] for row in rows})
-    return [(name, who or name) for name, who in by_file.items()]
-
-
-def _decode(name: str, content: bytes) -> np.ndarray:
-    try:
-        image = Image.open(io.BytesIO(content)).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise TrainingError(f"{name}: not a readable picture ({error}); remove or replace it") from error
-    if image.size != (STORED, STORED):
-        image = image.resize((STORED, STORED), Image.Resampling.BICUBIC)
-    return np.asarray(image).transpose(2, 0, 1)
+def person(row: dict[str, str]) -> str:
+    """Name who is on a picture: by the column `identity`, else by its folder, else by the file itself."""
+    folder = Path(row["file"]).parent.name
+    return row.get("identity") or (folder if folder not in ("", "images") else row["file"])
