@@ -175,7 +175,8 @@ def _way(hint: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Return the type by which typer reads a hint, and what makes the parameter's value of what typer read."""
     inner, optional = _without_none(hint)
     members = set(get_args(inner)) if get_origin(inner) in {Union, UnionType} else {inner}
-    kind, reader = inner, _same
+    kind: Any = inner
+    reader: Callable[[Any], Any] = _same
     if members == {int, str}:
         kind, reader = str, number_or_word
     elif Path in members:
@@ -196,8 +197,9 @@ def _parameter(parameter: inspect.Parameter, kind: Any, text: str) -> inspect.Pa
     default = parameter.default
     required = default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.KEYWORD_ONLY
     if not required and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
+        hint: Any
         option = "--" + parameter.name.rstrip("_").replace("_", "-")
-        hint = Annotated[kind, typer.Option(f"{option}/--no-{option[2:]}" if kind is bool else option, help=text)]  # type: ignore[valid-type]
+        hint = Annotated[kind, typer.Option(f"{option}/--no-{option[2:]}" if kind is bool else option, help=text)]  # type: ignore[valid-type, misc]
     else:
         hint = Annotated[kind, typer.Argument(help=text, metavar=parameter.name.upper())]  # type: ignore[valid-type]
     if isinstance(default, Mapping):

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-
-Array = NDArray[np.float32]
 
 GRID = 256  # pixels a side on which a change is described
 COARSE = 64  # pixels a side on which the spline is evaluated; what it spreads is smooth
@@ -36,13 +33,13 @@ EYE_B = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 3
 class Change:
     """What a model changed in an aligned crop, described on a square grid that spans the crop."""
 
-    flow: Array  # (GRID, GRID, 2): where each pixel of the result comes from, minus itself, in crop sides
-    colour: Array  # (GRID, GRID, 3): what is added, in levels of 255
-    shown: Array  # (GRID, GRID, 4): pixels of the model, levels of 255, and their weight 0..1
-    mask: Array  # (GRID, GRID): 0 outside the face, 1 inside
+    flow: np.ndarray  # (GRID, GRID, 2): where each pixel of the result comes from, minus itself, in crop sides
+    colour: np.ndarray  # (GRID, GRID, 3): what is added, in levels of 255
+    shown: np.ndarray  # (GRID, GRID, 4): pixels of the model, levels of 255, and their weight 0..1
+    mask: np.ndarray  # (GRID, GRID): 0 outside the face, 1 inside
 
 
-def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: tuple[Array, Array, Array]) -> Change:
+def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Change:
     """Describe the change from `before` to `after` (model pictures of one size) as it should befall `crop`, the aligned photo.
 
     `meshes` are those of crop, before and after, (478, 2 or more), in crop sides: 0 at the left and top edge, 1 at the right and bottom.
@@ -66,7 +63,7 @@ def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: 
     return Change(flow, colour, shown.astype(np.float32), mask)
 
 
-def apply(photo: Image.Image, change: Change, matrix: NDArray[np.floating], size: int) -> Image.Image:
+def apply(photo: Image.Image, change: Change, matrix: np.ndarray, size: int) -> Image.Image:
     """Let a change befall an RGB photo, where `matrix` (2, 3) takes its pixels to those of the crop of `size` pixels a side.
 
     Pixels outside the change's mask keep their very values. Works in strips: memory does not grow with the photo.
@@ -83,18 +80,18 @@ def apply(photo: Image.Image, change: Change, matrix: NDArray[np.floating], size
     return Image.fromarray(pixels)
 
 
-def mesh_in_sides(mesh: NDArray[np.floating], size: int) -> Array:
+def mesh_in_sides(mesh: np.ndarray, size: int) -> np.ndarray:
     """Return mesh points (P, 2 or 3), given in pixels of a crop of `size`, as (P, 2) in crop sides."""
     return ((np.asarray(mesh, np.float32)[:, :2] + 0.5) / size).astype(np.float32)
 
 
-def mesh_to_sides(mesh: NDArray[np.floating], matrix: NDArray[np.floating], size: int) -> Array:
+def mesh_to_sides(mesh: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Return a mesh given in photo pixels as (P, 2) in sides of the crop that `matrix` leads to."""
     points = np.asarray(mesh, np.float64)[:, :2]
     return mesh_in_sides(points @ np.asarray(matrix)[:, :2].T + np.asarray(matrix)[:, 2], size)
 
 
-def face_mask(*meshes: Array) -> Array:
+def face_mask(*meshes: np.ndarray) -> np.ndarray:
     """Return (GRID, GRID) 0..1: 1 on the faces that the meshes span, fading to 0 within BAND and before the crop's border."""
     hull = np.zeros((GRID, GRID), np.uint8)
     for mesh in meshes:
@@ -106,7 +103,7 @@ def face_mask(*meshes: Array) -> Array:
     return (_smoothstep(1 - outside) * np.minimum(border[:, None], border[None])).astype(np.float32)
 
 
-def spread(sites: Array, values: Array, mask: Array) -> Array:
+def spread(sites: np.ndarray, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Spread values (P, C) given at sites (P, 2) over the grid by a stiff thin-plate spline that is 0 where the mask ends.
 
     Returns (GRID, GRID, C). Bookstein, Principal Warps (PAMI 1989), with ridge regularisation.
@@ -126,7 +123,7 @@ def spread(sites: Array, values: Array, mask: Array) -> Array:
     return np.stack([cv2.resize(channel, (GRID, GRID), interpolation=cv2.INTER_CUBIC) for channel in np.moveaxis(field, -1, 0)], axis=-1)
 
 
-def unfold(flow: Array, least: float = 0.15) -> Array:
+def unfold(flow: np.ndarray, least: float = 0.15) -> np.ndarray:
     """Smooth a flow (GRID, GRID, 2), in sides, where it would fold the picture over: until areas shrink to `least` at most."""
     for sigma in (2, 3, 4, 6, 8, 12):
         folded = (stretch(flow) < least).astype(np.float32)
@@ -137,36 +134,36 @@ def unfold(flow: Array, least: float = 0.15) -> Array:
     return flow
 
 
-def stretch(flow: Array) -> Array:
+def stretch(flow: np.ndarray) -> np.ndarray:
     """Return the determinant of the map's Jacobian (GRID, GRID): 1 where areas keep their size, negative where it folds."""
     down, right = np.gradient(flow * GRID, axis=(0, 1))
     return ((1 + right[..., 0]) * (1 + down[..., 1]) - right[..., 1] * down[..., 0]).astype(np.float32)
 
 
-def sample(picture: Array, flow: Array) -> Array:
+def sample(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Return the picture (GRID, GRID, C) sampled at each pixel plus flow (in sides)."""
     y, x = np.mgrid[0:GRID, 0:GRID].astype(np.float32)
     return cv2.remap(picture, x + flow[..., 0] * GRID, y + flow[..., 1] * GRID, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _revealed(own: Array, target: Array, ring: tuple[int, ...]) -> Array:
+def _revealed(own: np.ndarray, target: np.ndarray, ring: tuple[int, ...]) -> np.ndarray:
     """Weigh (GRID, GRID) the inside of a ring by how much of it the photograph did not show."""
     indices = list(ring)
     width = float(np.linalg.norm(np.ptp(target[indices], axis=0)))
     was, now = (abs(float(cv2.contourArea(mesh[indices]))) / max(width, 1e-6) ** 2 for mesh in (own, target))
-    amount = float(_smoothstep(np.float32((now - 1.6 * was - 0.03) / 0.06)))
+    amount = float(_smoothstep((now - 1.6 * was - 0.03) / 0.06))
     weight = np.zeros((GRID, GRID), np.float32)
     cv2.fillPoly(weight, [(target[indices] * GRID * 16 - 8).round().astype(np.int32)], amount, lineType=cv2.LINE_AA, shift=4)
     return cv2.GaussianBlur(weight, (0, 0), 0.006 * GRID)
 
 
 def _strip(
-    source: NDArray[np.uint8],
+    source: np.ndarray,
     change: Change,
-    maps: tuple[NDArray[np.float64], NDArray[np.float64]],
+    maps: tuple[np.ndarray, np.ndarray],
     columns: tuple[int, int],
     rows: slice,
-) -> NDArray[np.uint8]:
+) -> np.ndarray:
     """Return rows of the changed photo; `maps` take its pixels to grid pixels (2, 3), and crop sides to its pixels (2, 2)."""
     x0, x1 = columns
     to_grid, from_sides = maps
@@ -174,7 +171,7 @@ def _strip(
     shifted = to_grid.copy()
     shifted[:, 2] += to_grid[:, :2] @ (x0, rows.start)
 
-    def lift(field: Array) -> Array:
+    def lift(field: np.ndarray) -> np.ndarray:
         return cv2.warpAffine(field, shifted, shape, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
     move = lift(change.flow) @ from_sides.T.astype(np.float32)
@@ -188,7 +185,7 @@ def _strip(
     return np.where(lift(change.mask)[..., None] > 0, changed, source[rows, x0:x1])
 
 
-def _bounds(mask: Array, to_grid: NDArray[np.float64], size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _bounds(mask: np.ndarray, to_grid: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the photo's box (x0, y0, x1, y1), end excluded, that holds every pixel where the mask is not 0."""
     corners = cv2.boxPoints(cv2.minAreaRect(cv2.findNonZero((mask > 0).astype(np.uint8)).astype(np.float32)))
     inverse = cv2.invertAffineTransform(to_grid)
@@ -199,37 +196,37 @@ def _bounds(mask: Array, to_grid: NDArray[np.float64], size: tuple[int, int]) ->
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def _mask_edge(mask: Array) -> Array:
+def _mask_edge(mask: np.ndarray) -> np.ndarray:
     """Return up to 64 points (N, 2) in sides along the edge where the mask reaches 0."""
     contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     edge = max(contours, key=len)[:, 0].astype(np.float32)
     return (edge[:: max(1, len(edge) // 64)] + 0.5) / GRID
 
 
-def _kernel(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+def _kernel(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the thin-plate kernel r² log r (N, M) of two sets of points."""
     squared = ((left[:, None] - right[None]) ** 2).sum(-1)
     return 0.5 * squared * np.log(np.maximum(squared, 1e-12))
 
 
-def _on_grid(picture: Image.Image) -> Array:
+def _on_grid(picture: Image.Image) -> np.ndarray:
     """Return a picture as (GRID, GRID, 3) float32 in levels of 255."""
     return np.asarray(picture.convert("RGB").resize((GRID, GRID), Image.Resampling.BICUBIC), np.float32)
 
 
-def _then_scale(matrix: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+def _then_scale(matrix: np.ndarray, size: int) -> np.ndarray:
     """Return the matrix (2, 3) followed by the step from crop pixels to grid pixels; the centre of the first pixel is 0 in both."""
     scaled = matrix * (GRID / size)
     scaled[:, 2] += 0.5 * GRID / size - 0.5
     return scaled
 
 
-def _mean(picture: Array, mask: Array) -> Array:
+def _mean(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the mean colour (3,) under a mask."""
     return (picture * mask[..., None]).sum((0, 1)) / max(float(mask.sum()), 1e-6)
 
 
-def _smoothstep(x: Array | np.float32) -> Array:
+def _smoothstep(x: np.ndarray | float) -> np.ndarray:
     """Return 0 below 0, 1 above 1, and a smooth step between."""
     clipped = np.clip(x, 0, 1)
-    return (clipped * clipped * (3 - 2 * clipped)).astype(np.float32)
+    return np.asarray(clipped * clipped * (3 - 2 * clipped), np.float32)

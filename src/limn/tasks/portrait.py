@@ -1,0 +1,143 @@
+"""What several verbs share: the models they use, the face that was asked for, and its code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from limn.errors import FaceError, InputError, WeightsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from limn.faces import Face
+    from limn.media import Photo
+
+GENERATOR = "limn-portraits64"
+ENCODER = "limn-encoder64"
+MESH = "limn-mesh"
+IDENTITY = "limn-identity"
+TEMPLATE = "ffhq"  # the alignment that all of limn's own portrait models were trained on
+READ_AT = 128  # pixels of the crops that the mesh and identity networks of the box read
+
+Picture = str | Path | Image.Image
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator that is ready, and what it is called."""
+
+    generator: Any
+    name: str
+    hash: str
+    device: torch.device
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of its pictures."""
+        return int(self.generator.config.size)
+
+    def pictures(self, w_plus: Tensor, batch: int = 8) -> list[Image.Image]:
+        """Synthesise codes (N, num_ws, w_dim), some at a time, with the constant noise."""
+        import torch
+
+        from limn.media import to_image
+
+        with torch.inference_mode():
+            parts = [self.generator.synthesis(part.to(self.device)).cpu() for part in w_plus.split(batch)]
+        return [to_image(image) for image in torch.cat(parts)]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One face of a photo, cut out as the model sees it."""
+
+    face: Face
+    crop: Image.Image  # aligned, of the model's size
+    matrix: np.ndarray  # (2, 3): pixels of the photo -> pixels of the crop
+
+
+def load_generator(model: str, device: str) -> Model:
+    """Load a generator by name or path; WeightsError where the file holds another kind of network."""
+    from limn import device as devices
+    from limn.weights import load
+
+    place = devices.choose(device)
+    loaded = load(model, device=place)
+    if loaded.part != "generator" or not hasattr(loaded.model, "synthesis"):
+        raise WeightsError(f"{model} is the {loaded.part} of {loaded.system}: a generator is needed; `limn models list` shows them")
+    return Model(loaded.model, Path(model).stem if "/" in model else model, loaded.hash, place)
+
+
+def load_encoder(encoder: str, model: Model) -> Any:
+    """Load an encoder into W+ that fits the generator, by name or path."""
+    from limn.weights import load
+
+    loaded = load(encoder, device=model.device)
+    if not hasattr(loaded.model, "encode"):
+        raise WeightsError(f"{encoder} is the {loaded.part} of {loaded.system}: an encoder is needed; `limn models list` shows them")
+    theirs, ours = (loaded.config.num_ws, loaded.config.w_dim), (model.generator.num_ws, model.generator.config.w_dim)
+    if theirs != ours:
+        said = f"{encoder} makes codes of {theirs[0]} x {theirs[1]}, {model.name} takes {ours[0]} x {ours[1]}"
+        raise WeightsError(f"{said}: give --encoder one that was made for this generator")
+    return loaded.model
+
+
+def encode(encoder: Any, crop: Image.Image, model: Model) -> Tensor:
+    """Return the W+ code (1, num_ws, w_dim) of an aligned crop."""
+    import torch
+
+    from limn.media import to_tensor
+
+    with torch.no_grad():
+        return encoder.encode(to_tensor(crop).to(model.device)).float()
+
+
+def choose_faces(photo: Photo, face: int | str, several: bool = False) -> tuple[list[Face], int]:
+    """Return the faces asked for (a number by size, 0 the largest, or "all" where several may be) and how many there are.
+
+    FaceError where there is none, or no such number.
+    """
+    from limn.faces import detect
+
+    name = photo.path or "the picture"
+    if not (isinstance(face, int) and face >= 0) and not (several and face == "all"):
+        raise InputError(f"--face {face} is not understood: give a number from 0 (the largest){' or all' if several else ''}")
+    if min(photo.size) < 16:
+        raise FaceError(f"{name} is {photo.size[0]}x{photo.size[1]} pixels, too small to hold a face: 16 are the least")
+    found = detect(photo.image)
+    if not found:
+        raise FaceError(f"{name} holds no face that was found: give a photo with a face turned to the camera, at least 24 pixels wide")
+    if face == "all":
+        return found, len(found)
+    if int(face) >= len(found):
+        raise FaceError(f"{name} holds {len(found)} face{'s' * (len(found) > 1)}: --face goes from 0 (the largest) to {len(found) - 1}")
+    return [found[int(face)]], len(found)
+
+
+def cut(photo: Photo, face: Face, size: int) -> Subject:
+    """Cut a face out of a photo as the generators and encoders of the box see it."""
+    from limn.faces import align
+
+    crop, matrix = align(photo.image, face, TEMPLATE, size)
+    return Subject(face, crop, matrix)
+
+
+def meshes(crops: Iterable[Image.Image], device: torch.device | str = "cpu") -> list[np.ndarray]:
+    """Return the mesh (478, 2) of each aligned crop of any size, in crop sides."""
+    import torch
+
+    from limn.faces.transfer import mesh_in_sides
+    from limn.media import to_tensor
+    from limn.weights import load
+
+    network: Any = load(MESH, device=device).model
+    images = torch.cat([to_tensor(crop.resize((READ_AT, READ_AT), Image.Resampling.BICUBIC)) for crop in crops]).to(device)
+    with torch.inference_mode():
+        return [mesh_in_sides(points, READ_AT) for points in network.landmarks(images).float().cpu().numpy()]
