@@ -9,8 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from adapters.e4e_edits import EDITS
+from PIL import Image
 from torch import Tensor
 
+from limn.faces import ffhq
 from limn.losses.adversarial import logistic
 from limn.models.inversion import e4e
 from limn.weights.recognise import adopt
@@ -76,9 +78,24 @@ def pool(case: Any) -> dict[str, np.ndarray]:
     return {f"out_{index}": codes.query(inputs[f"w_{index}"], draws).numpy() for index in range(count)}
 
 
+def align(case: Any) -> dict[str, np.ndarray]:
+    """The FFHQ alignment; the sizes of each crop are those of the stored one and, for the transform, of the call."""
+    found: dict[str, np.ndarray] = {}
+    for index in range(sum(name.startswith("landmarks") for name in case.inputs)):
+        points, image = case.inputs[f"landmarks{index}"], Image.fromarray(case.inputs[f"image{index}"])
+        sizes = re.search(rf"\b{index}: output_size=(\d+), transform_size=(\d+)", case.spec["call"])
+        output, transform = (int(sizes[1]), int(sizes[2])) if sizes else (len(case.outputs[f"aligned{index}"]),) * 2
+        square = ffhq.square(points)
+        found |= {f"quad{index}": square.quad(), f"size{index}": np.asarray(square.side())}
+        found[f"aligned{index}"] = np.asarray(ffhq.published_crop(image, points, output, transform))
+    return found
+
+
 MODULES = {
     "models.psp.pSp": whole,
     "models.discriminator.LatentCodesDiscriminator": discriminator,
     "models.latent_codes_pool.LatentCodesPool": pool,
+    "utils.alignment_utils (the FFHQ alignment; e4e, pSp and PTI use the same)": align,
+    **EDITS,
     **EDITS,
 }

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limn.models.inversion import psp
+from limn.models.perception.lpips import Config as LpipsConfig
+from limn.models.perception.lpips import Lpips
 from limn.weights.recognise import adopt
 
 
@@ -80,4 +82,20 @@ def id_loss(case: Any) -> dict[str, np.ndarray]:
     }
 
 
-MODULES = {"models.psp.pSp": whole, "criteria.id_loss.IDLoss": id_loss}
+@torch.no_grad()
+def lpips(case: Any) -> dict[str, np.ndarray]:
+    """pSp's copy names the buffers and weights in its own way, and divides the sum over the batch by its size."""
+    names = {"net.mean": "shift", "net.std": "scale"}
+    state = {}
+    for name, tensor in tensors(case.weights()).items():
+        ours = re.sub(r"lin\.(\d+)\.1\.weight", r"linear.layers.\1", re.sub(r"net\.layers\.", "trunk.", name))
+        state[names.get(name, ours)] = tensor
+    network = Lpips(LpipsConfig(case.spec["kwargs"]["net_type"])).eval()
+    network.load_state_dict(state, strict=True)
+    x, y = (tensors(case.inputs)[name] for name in ("x", "y"))
+    features = [F.normalize(f, eps=1e-10) for f in network.features(x)]
+    found = {"distance": network(x, y).mean(), "features_first": features[0][:, ::8, ::4, ::4], "features_last": features[-1]}
+    return {name: value.numpy() for name, value in found.items()}
+
+
+MODULES = {"models.psp.pSp": whole, "criteria.id_loss.IDLoss": id_loss, "criteria.lpips.lpips.LPIPS": lpips}

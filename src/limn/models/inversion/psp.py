@@ -326,13 +326,11 @@ def pyramid_of(state: State) -> Config:
 
 
 def last_map_of(state: State) -> Config:
-    """Infer the configuration of a baseline encoder; how many layers the one code of "naive W" is for, shapes do not say."""
+    """Infer the configuration of a baseline encoder; how many layers the one code of "naive W" serves, shapes do not say: at most 18."""
     outputs, width = state["linear.weight"].shape
-    average = state.get("latent_avg")
     if "output_layer_2.3.weight" in state:
         return Config(**trunk_fields(state), w_dim=512, num_ws=outputs // 512, style_width=width, head="w_plus")
-    num_ws = 18 if average is None or average.ndim < 2 else len(average)
-    return Config(**trunk_fields(state), w_dim=outputs, num_ws=num_ws, style_width=width, head="w")
+    return Config(**trunk_fields(state), w_dim=outputs, num_ws=18, style_width=width, head="w")
 
 
 def trunk_fields(state: State) -> dict[str, Any]:
@@ -344,8 +342,9 @@ def trunk_fields(state: State) -> dict[str, Any]:
 def with_average(state: State) -> State:
     """Give an encoder's entries an average code: the file's own, or zero where it was trained without one."""
     config = last_map_of(state) if "linear.weight" in state else pyramid_of(state)
-    average = state.get("latent_avg", torch.zeros(config.w_dim))
-    return {**state, "latent_avg": average.reshape(-1, config.w_dim).expand(config.num_ws, -1).clone()}
+    average = state.get("latent_avg", torch.zeros(config.w_dim)).reshape(-1, config.w_dim)
+    average = average[:1] if config.head == "w" else average
+    return {**state, "latent_avg": average.expand(config.num_ws, -1).clone()}
 
 
 NETWORKS = {"encoder": build}
