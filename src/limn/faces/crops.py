@@ -80,7 +80,7 @@ def eyes_and_lips(points: np.ndarray) -> np.ndarray:
     if len(p) == 5:
         return np.stack([p[:2].mean(0), p[3:].mean(0)])
     if len(p) == 68:
-        return np.stack([(p[36:42].mean(0) + p[42:48].mean(0)) / 2, p[[48, 54]].mean(0)])
+        return np.stack([p[[36, 39, 42, 45]].mean(0), p[[48, 54]].mean(0)])
     if len(p) not in _EYES_AND_LIPS:
         raise InputError(f"LivePortrait's crop takes 5, 68, 101, 106 or 203 points, not {len(p)}")
     left, right, lips = _EYES_AND_LIPS[len(p)]

@@ -75,12 +75,12 @@ def averaged_yaw(points: np.ndarray) -> float:
 
 
 def _centre(points: np.ndarray, corners: np.ndarray, unit: np.ndarray, face_type: str) -> np.ndarray:
-    """Return the middle of the crop: that of the mean face's square, moved up for whole faces and heads, and aside for turned heads."""
+    """Return the middle of the crop: that of the mean face's square, up for whole faces, up and aside for turned heads."""
     centre = corners[4].copy()
     up = corners[0] - corners[3]
-    if face_type.startswith("whole_face"):
+    if face_type == "whole_face":
         centre += up * 0.07
-    elif face_type.startswith("head"):
+    elif face_type == "head":
         yaw = averaged_yaw(fit.apply(unit, points))
         centre -= (corners[0] - corners[1]) * (yaw * abs(math.tanh(yaw * 2)) / 2)
         centre += up * 0.50
@@ -104,8 +104,8 @@ def matrix(points: np.ndarray, size: int, face_type: str = "whole_face", scale: 
     if face_type.endswith("_no_align"):
         half = np.linalg.norm(triangle[1] - triangle[0]) / 2
         triangle = centre + half * np.array([(-1, -1), (1, -1), (1, 1)])
-    target = np.array([(0, 0), (size, 0), (size, size)])
-    return cv2.getAffineTransform(np.float32(triangle), np.float32(target))  # type: ignore[arg-type]
+    target = np.array([(0, 0), (size, 0), (size, size)], np.float32)
+    return np.asarray(cv2.getAffineTransform(triangle.astype(np.float32), target), np.float64)
 
 
 def rectangle(points: np.ndarray) -> np.ndarray:
@@ -117,8 +117,7 @@ def rectangle(points: np.ndarray) -> np.ndarray:
 def pitch_yaw_roll(aligned: np.ndarray, size: int = 256) -> tuple[float, float, float]:
     """Return pitch, yaw, roll in radians, each cut to a right angle, of (68, 2) points in an aligned crop of side ``size``."""
     camera = np.array([[size, 0, size / 2], [0, size, size / 2], [0, 0, 1]], np.float64)
-    image = np.float32(np.asarray(aligned)[_POSED])
-    _, turn, _ = cv2.solvePnP(_SOLID, image, camera, np.zeros((4, 1)))  # type: ignore[call-overload]
+    _, turn, _ = cv2.solvePnP(_SOLID, np.asarray(aligned, np.float64)[_POSED], camera, np.zeros((4, 1)))
     r = cv2.Rodrigues(turn)[0]
     flat = math.hypot(r[0, 0], r[1, 0])
     if flat < 1e-6:

@@ -24,11 +24,29 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
+def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return what `similarity` returns, by singular values in float32 as scikit-image and insightface compute it.
+
+    A crop of theirs is the same to the last grey level only with the same rounding of the matrix.
+    """
+    source, target = np.asarray(source, np.float32), np.asarray(target, np.float32)
+    start, end = source.mean(0), target.mean(0)
+    covariance = (target - end).T @ (source - start) / len(source)
+    sign = np.array([1.0, -1.0 if np.linalg.det(covariance) < 0 else 1.0])
+    u, singular, v = np.linalg.svd(covariance)
+    turn = u @ np.diag(sign) @ v
+    scale = float(singular @ sign) / (source - start).var(0).sum()
+    return np.concatenate([turn * scale, (end - scale * (turn @ start))[:, None]], 1)
+
+
 def similarity_or_mirrored(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the better of the plain and the mirrored least-squares similarity (Matlab's cp2tform 'similarity')."""
+    """Return the better of the plain and the mirrored similarity, each the inverse of the least-squares fit from target to source.
+
+    Matlab's cp2tform 'similarity': distances count in the plane of the source.
+    """
     mirror = np.array([-1.0, 1.0])
-    plain = similarity(source, target)
-    mirrored = similarity(source, np.asarray(target) * mirror) * mirror[:, None]
+    plain = invert(similarity(target, source))
+    mirrored = invert(similarity(np.asarray(target) * mirror, source)) * mirror[:, None]
 
     def residual(matrix: np.ndarray) -> float:
         return float(np.linalg.norm(apply(matrix, source) - target))
@@ -38,7 +56,14 @@ def similarity_or_mirrored(source: np.ndarray, target: np.ndarray) -> np.ndarray
 
 def similarity_median(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the similarity of least median of squares, refined on its inliers (OpenCV's LMEDS): facexlib's fit."""
-    matrix, _ = cv2.estimateAffinePartial2D(np.float32(source), np.float32(target), method=cv2.LMEDS)  # type: ignore[arg-type]
+    matrix, _ = cv2.estimateAffinePartial2D(np.asarray(source, np.float32), np.asarray(target, np.float32), method=cv2.LMEDS)
+    return similarity(source, target) if matrix is None else np.asarray(matrix, np.float64)
+
+
+def similarity_ransac(source: np.ndarray, target: np.ndarray, threshold: float = 100.0) -> np.ndarray:
+    """Return the similarity of the largest set of points within ``threshold`` of their targets (OpenCV's RANSAC): facefusion's fit."""
+    source, target = np.asarray(source, np.float32), np.asarray(target, np.float32)
+    matrix, _ = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=threshold)
     return similarity(source, target) if matrix is None else np.asarray(matrix, np.float64)
 
 

@@ -36,9 +36,9 @@ def five_from_mesh(mesh: np.ndarray) -> np.ndarray:
 
 
 def mirror(points: np.ndarray, width: int) -> np.ndarray:
-    """Return the 68 points of the mirrored picture of ``width`` pixels: x -> width - x, as DeepFaceLab and FAN mirror."""
+    """Return the 68 points of the mirrored picture of ``width`` pixels: x -> width - 1 - x."""
     flipped = np.asarray(points, np.float64)[FLIP_68].copy()
-    flipped[:, 0] = width - flipped[:, 0]
+    flipped[:, 0] = width - 1 - flipped[:, 0]
     return flipped
 
 
@@ -70,12 +70,10 @@ def fan_crop(image: np.ndarray, centre: np.ndarray, scale: float, resolution: in
     start = _fan_to_image(np.array([1.0, 1.0]), centre, scale, resolution).astype(int)
     stop = _fan_to_image(np.array([resolution, resolution]), centre, scale, resolution).astype(int)
     height, width = image.shape[:2]
-    low, high = np.maximum(start, 1), np.minimum(stop, (width, height))
+    low, high = np.maximum(start, 0), np.minimum(stop, (width, height))
     canvas = np.zeros((stop[1] - start[1], stop[0] - start[0], image.shape[2]), image.dtype)
-    inside = low - start
-    canvas[inside[1] : inside[1] + high[1] - low[1] + 1, inside[0] : inside[0] + high[0] - low[0] + 1] = image[
-        low[1] - 1 : high[1], low[0] - 1 : high[0]
-    ]
+    (x0, y0), (x1, y1) = low - start, high - start
+    canvas[y0:y1, x0:x1] = image[low[1] : high[1], low[0] : high[0]]
     return cv2.resize(canvas, (resolution, resolution), interpolation=cv2.INTER_LINEAR)
 
 

@@ -44,7 +44,7 @@ def paste(photo: Image.Image, crop: Image.Image, matrix: np.ndarray, mask: np.nd
     box = region(matrix, crop.size, photo.size)
     x0, y0, x1, y1 = box
     if x1 > x0 and y1 > y0:
-        weight = np.clip(unwarp(np.float32(mask), matrix, box, beyond=False), 0, 1)[..., None]  # type: ignore[arg-type]
+        weight = np.clip(unwarp(np.asarray(mask, np.float32), matrix, box, beyond=False), 0, 1)[..., None]
         shown = unwarp(np.asarray(crop.convert("RGB")), matrix, box).astype(np.float32)
         under = result[y0:y1, x0:x1].astype(np.float32)
         result[y0:y1, x0:x1] = np.rint(under + weight * (shown - under)).astype(np.uint8)

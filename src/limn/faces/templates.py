@@ -154,7 +154,8 @@ def _gpen(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def _facefusion(name: str) -> Template:
-    return Template("five", partial(_to, np.array(FACEFUSION[name]), 1.0), size=256)
+    target = np.array(FACEFUSION[name])
+    return Template("five", lambda points, size: fit.similarity_ransac(points, target * size), size=256)
 
 
 _FACEXLIB_GREY = (132, 133, 135)  # beyond the border, RGB
