@@ -124,14 +124,14 @@ def load_directions(path: str | Path, model: str = "", model_hash: str = "") -> 
     try:
         found = {
             row["name"]: Direction(
-                row["name"],
-                tensors[row["name"]],
-                row["unit"],
-                None if row["layers"] is None else tuple(row["layers"]),
-                row["space"],
-                row["model"],
-                row["model_hash"],
-                row["source"],
+                name=row["name"],
+                vector=tensors[row["name"]],
+                unit=row["unit"],
+                layers=None if row["layers"] is None else tuple(row["layers"]),
+                space=row["space"],
+                model=row["model"],
+                model_hash=row["model_hash"],
+                source=row["source"],
             )
             for row in json.loads(header["directions"])
         }

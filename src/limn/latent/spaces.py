@@ -102,10 +102,10 @@ def parse_layers(text: str, num_ws: int) -> list[int]:
         return list(named[text])
     layers: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        ends = [end.strip() for end in part.split("-")]
+        if len(ends) > 2 or not all(end.isdecimal() for end in ends):
             raise InputError(f"layers {text!r} cannot be read: give numbers and ranges such as 0-3,7, or coarse, middle, fine, all")
-        layers.update(range(int(first), int(last or first) + 1))
+        layers.update(range(int(ends[0]), min(int(ends[-1]), num_ws) + 1))
     if not layers or max(layers) >= num_ws:
         raise InputError(f"layers {text!r} are not all there: this generator has the layers 0 to {num_ws - 1}")
     return sorted(layers)
