@@ -48,7 +48,7 @@ def pyramid(images: Tensor) -> Iterator[Tensor]:
     images = images.float()
     while images.shape[-1] >= 2 * SMALLEST:
         small = _smooth(images)[:, :, ::2, ::2]
-        yield images - _enlarge(small)
+        yield images - enlarge(small)
         images = small
     yield images
 
@@ -86,7 +86,8 @@ def _smooth(images: Tensor, gain: float = 1.0) -> Tensor:
     return F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), _kernel(images) * gain, groups=images.shape[1])
 
 
-def _enlarge(small: Tensor) -> Tensor:
+def enlarge(small: Tensor) -> Tensor:
+    """Double (N, C, H, W) by zeros in between and the same smoothing: what the pyramid takes off each level."""
     n, channels, height, width = small.shape
     spread = small.new_zeros(n, channels, 2 * height, 2 * width)
     spread[:, :, ::2, ::2] = small
