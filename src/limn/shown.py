@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+LONG = 100  # characters: longer lists are printed one item per line
+
 
 def as_json(result: Any) -> str:
     """Return a result as JSON; fields of dataclasses whose metadata say `json` False are left out."""
@@ -52,6 +54,10 @@ def _show_fields(values: Mapping[str, Any], console: Console) -> None:
         if isinstance(value, Sequence) and not isinstance(value, str) and all(is_dataclass(row) for row in value):
             console.print(_label(name), style="bold")
             _show_rows(value, console)
+        elif isinstance(value, Mapping | tuple | list) and (len(_words(value)) > LONG or "\n" in _words(value)):
+            items = [f"{key}: {_words(item)}" for key, item in value.items()] if isinstance(value, Mapping) else map(_words, value)
+            for index, item in enumerate(items):
+                console.print(Text(f"{_label(name) if not index else '':<{width}}  ", style="bold").append(item, style="not bold"))
         else:
             console.print(Text(f"{_label(name):<{width}}  ", style="bold").append(_words(value), style="not bold"))
 

@@ -18,16 +18,7 @@ from limn.tasks.generate import generate
 from limn.tasks.invert import Inverted, invert
 from limn.tasks.portrait import load_generator
 
-WANTED = (
-    ("smile", 1.5),
-    ("smile", -1.5),
-    ("yaw", 1.5),
-    ("yaw", -1.5),
-    ("mouth_open", 1.5),
-    ("eyes_open", -1.5),
-    ("age", 1.5),
-    ("gender", 1.5),
-)
+WANTED = {"smile": (1.5, -1.5), "yaw": (1.5, -1.5), "mouth_open": (1.5,), "eyes_open": (-1.5,), "age": (1.5,), "gender": (1.5,)}
 PANEL = 440  # pixels: height of the photographs in the strip
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222;background:#fafafa}
 h1{font-weight:300;font-size:2.6rem;margin:0}h2{font-weight:500;margin:2.5rem 0 .5rem}p{margin:.3rem 0 1rem;max-width:46rem}
@@ -85,11 +76,8 @@ def _astronaut(out: Path) -> Path:
 def _edits(photo: Path, out: Path, device: str) -> list[Edited]:
     """Edit the photograph once for each wanted change whose direction comes with the model."""
     known = known_directions(load_generator("limn-portraits64", device))
-    made = []
-    for name, strength in WANTED:
-        if name in known:
-            made.append(edit(photo, set={name: strength}, out=out / f"edit-{name}{strength:+g}.jpg", device=device))
-    return made
+    wanted = [(name, strength) for name, strengths in WANTED.items() if name in known for strength in strengths]
+    return [edit(photo, set={name: strength}, out=out / f"edit-{name}{strength:+g}.jpg", device=device) for name, strength in wanted]
 
 
 def _write_page(out: Path, photo: Path, inverted: Inverted, edits: list[Edited]) -> Path:
