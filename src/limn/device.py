@@ -58,6 +58,23 @@ def fast_dtype(device_type: str) -> torch.dtype:
     return torch.float16 if device_type == "mps" else torch.float32
 
 
+def keep_memory() -> None:
+    """Make glibc keep freed memory instead of returning it: on a CPU, fresh pages cost more than the arithmetic on them.
+
+    Without effect where the C library is another one.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 256 << 20)
+
+
 def _cpu_has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 natively; emulation is slower than float32."""
     info = Path("/proc/cpuinfo")

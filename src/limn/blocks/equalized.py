@@ -16,15 +16,10 @@ from limn.blocks.fir import downsample, fir, upsample
 SLOPE = 0.2
 
 
-def activate(x: Tensor, bias: Tensor | None, gain: float = math.sqrt(2), clamp: float | None = None) -> Tensor:
-    """Add the bias along axis 1, apply leaky ReLU 0.2, multiply by `gain`, and clamp to ±`clamp`."""
-    x = F.leaky_relu(add_bias(x, bias), SLOPE) * gain
+def activate(x: Tensor, clamp: float | None = None) -> Tensor:
+    """Leaky ReLU 0.2 in place, clamped to ±`clamp`. Its published gain √2 is folded into what comes before: it is homogeneous."""
+    x = F.leaky_relu(x, SLOPE, inplace=True)
     return x if clamp is None else x.clamp(-clamp, clamp)
-
-
-def add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
-    """Add a bias (C,) along axis 1 of x, in the dtype of x."""
-    return x if bias is None else x + bias.to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
 
 
 class EqualLinear(nn.Module):
@@ -37,10 +32,9 @@ class EqualLinear(nn.Module):
         self.activation, self.rate, self.scale = activation, rate, rate / math.sqrt(inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self.bias * self.rate
-        if self.activation:
-            return activate(F.linear(x, self.weight * self.scale), bias)
-        return F.linear(x, self.weight * self.scale, bias)
+        gain = math.sqrt(2) if self.activation else 1.0
+        x = F.linear(x, self.weight * (self.scale * gain), self.bias * (self.rate * gain))
+        return activate(x) if self.activation else x
 
 
 class EqualConv(nn.Module):
@@ -71,21 +65,20 @@ class EqualConv(nn.Module):
         self.scale = 1 / math.sqrt(inputs * size * size)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        x = self.convolve(x, self.weight * self.scale)
         clamp = None if self.clamp is None else self.clamp * gain
+        gain = gain * math.sqrt(2) if self.activation else gain
+        x = self.convolve(x, self.weight * (self.scale * gain), None if self.bias is None else self.bias * gain)
         if self.activation:
-            return activate(x, self.bias, math.sqrt(2) * gain, clamp)
-        x = add_bias(x, self.bias)
-        x = x if gain == 1.0 else x * gain
+            return activate(x, clamp)
         return x if clamp is None else x.clamp(-clamp, clamp)
 
-    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         size, length = weight.shape[-1], len(self.taps)
         if self.down and size == 1:
-            return F.conv2d(downsample(x, self.taps), weight)
+            return F.conv2d(downsample(x, self.taps), weight, bias)
         if self.down:
             pad = size // 2
-            return F.conv2d(fir(x, self.taps, (pad + (length - 1) // 2, pad + (length - 2) // 2)), weight, stride=2)
-        if self.up:  # only 1×1 kernels are up-sampled here: the residual branch of the generator
+            return F.conv2d(fir(x, self.taps, (pad + (length - 1) // 2, pad + (length - 2) // 2)), weight, bias, stride=2)
+        if self.up:  # only 1×1 kernels without a bias are up-sampled here: the residual branch of the generator
             return upsample(F.conv2d(x, weight), self.taps)
-        return F.conv2d(x, weight, padding=size // 2)
+        return F.conv2d(x, weight, bias, padding=size // 2)

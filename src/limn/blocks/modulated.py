@@ -18,18 +18,20 @@ def demodulation(weight: Tensor, style: Tensor) -> Tensor:
     return torch.rsqrt(style.float().square() @ energy.T + 1e-8)
 
 
-def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: Tensor | None = None) -> Tensor:
+def modulated_conv(
+    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, up: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
     """Convolve (N, I, H, W) with `weight` (O, I, k, k) scaled by `style` (N, I); with the FIR kernel `up` the size doubles.
 
     Scales activations instead of weights: the same numbers without a weight per sample, so that any batch is one convolution.
     """
-    scale = demodulation(weight, style).to(x.dtype)[:, :, None, None] if demodulate else None
+    scale = (demodulation(weight, style) * gain).to(x.dtype)[:, :, None, None] if demodulate else None
     x = x * style.to(x.dtype)[:, :, None, None]
     if up is None:
         x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] // 2)
     else:
         x = conv_up(x, weight.to(x.dtype), up)
-    return x if scale is None else x * scale
+    return x if scale is None else x * scale.to(x.dtype)
 
 
 def conv_up(x: Tensor, weight: Tensor, taps: Tensor) -> Tensor:

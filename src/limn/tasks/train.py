@@ -27,6 +27,7 @@ class Trained:
 def train(
     system: str,
     data: Path,
+    *,
     out: Path,
     preset: str,
     steps: int = 0,
@@ -53,6 +54,7 @@ def train(
     from limn.training.datasets import open_dataset
 
     began, module = time.monotonic(), find(system)
+    devices.keep_memory()
     chosen = module.PRESETS.get(preset)
     if chosen is None:
         raise InputError(f"{system} has no preset {preset!r}; it has {', '.join(module.PRESETS)}")
@@ -94,7 +96,7 @@ def saver(system: str, config: Any) -> Any:
     from limn.weights import save
 
     def write(path: Path, networks: Any, facts: dict[str, Any]) -> None:
-        save(path, dict(networks.items()), system, None, config, {"training": facts})
+        save(path, dict(networks.items()), system, config=config, meta={"training": facts})
 
     return write
 

@@ -37,7 +37,7 @@ class Settings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32  # of the arithmetic under autocast
     save_every: float = 300.0  # seconds between checkpoints
-    sample_every: int = 1000  # steps between sample sheets
+    sample_every: int = 200  # steps between sample sheets
     report_every: float = 20.0  # seconds between lines of the log
     decay: str = "none"  # of the learning rate: "none", "cosine" to zero
     warmup: int = 0  # steps in which the learning rate rises to its value
@@ -108,7 +108,7 @@ def save(run: Run) -> None:
 
 def train(run: Run, data: Dataset, report: Callable[[dict[str, float]], None]) -> None:
     """Train until `settings.steps`; checkpoints by time, on SIGTERM and SIGINT, and at the end."""
-    settings, since, lines = run.settings, time.monotonic(), Lines(settings, run.step)
+    settings, since, lines = run.settings, time.monotonic(), Lines(run.settings, run.step)
     with interrupted() as stop:
         while run.step < settings.steps and not stop:
             figures = one_step(run, data)
@@ -163,7 +163,7 @@ def one_phase(run: Run, phase: Phase, index: int, batch: dict[str, Tensor]) -> d
     for group in of.param_groups:
         group["lr"] = phase.optimiser.lr * schedule(settings, run.step)
     of.step()
-    return {f"{phase.name}/{name}": float(loss) for name, loss in losses.items()}
+    return {f"{phase.name}/{name}": float(loss.detach()) for name, loss in losses.items()}
 
 
 def schedule(settings: Settings, step: int) -> float:

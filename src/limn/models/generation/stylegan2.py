@@ -20,8 +20,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from limn.blocks.augment import PRESETS as PIPES
 from limn.blocks.augment import Augment, AugmentConfig
-from limn.blocks.equalized import EqualConv, EqualLinear, activate, add_bias
+from limn.blocks.equalized import EqualConv, EqualLinear, activate
 from limn.blocks.fir import BINOMIAL, downsample, kernel, upsample
 from limn.blocks.modulated import modulated_conv
 from limn.losses.adversarial import logistic, path_lengths, r1
@@ -132,10 +133,11 @@ class Layer(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, style: Tensor, noise: Noise, rng: torch.Generator | None, gain: float = 1.0) -> Tensor:
-        x = modulated_conv(x, self.weight, style, up=self.taps if self.up else None)
+        clamp, gain = None if self.clamp is None else self.clamp * gain, gain * math.sqrt(2)
+        x = modulated_conv(x, self.weight, style, up=self.taps if self.up else None, gain=gain)
         if self.use_noise and noise != "none":
-            x = x + (self.plane(len(x), noise, rng) * self.noise_strength).to(x.dtype)
-        return activate(x, self.bias, math.sqrt(2) * gain, None if self.clamp is None else self.clamp * gain)
+            x = x.add_((self.plane(len(x), noise, rng) * (self.noise_strength * gain)).to(x.dtype))
+        return activate(x.add_((self.bias * gain).to(x.dtype)[:, None, None]), clamp)
 
     def plane(self, count: int, noise: Noise, rng: torch.Generator | None) -> Tensor:
         if noise == "const":
@@ -156,7 +158,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         scale = 1 / math.sqrt(self.weight.shape[1])
-        x = add_bias(modulated_conv(x, self.weight, style * scale, demodulate=False), self.bias)
+        x = modulated_conv(x, self.weight, style * scale, demodulate=False)
+        x = x + self.bias.to(x.dtype)[:, None, None]
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
@@ -392,7 +395,7 @@ class Objective:
         self.adam, self.gamma, self.path_weight, self.mixing = adam, gamma, path_weight, mixing
         self.target, self.ramp = target, ramp_kimg * 1000
         self.generator, self.discriminator = Generator(config), Discriminator(config)
-        self.augment = Augment(AugmentConfig.preset(augment) if augment else AugmentConfig(), initial)
+        self.augment = Augment(PIPES[augment] if augment else AugmentConfig(), initial)
         self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": self.discriminator, "augment": self.augment})
         self.path_mean, self.signs = torch.zeros(()), torch.zeros(2)
         self.fixed = torch.randn(16, config.z_dim, generator=seeded(seed))
@@ -651,7 +654,7 @@ PUBLISHED = [
 
 NETWORKS = {"generator": Generator, "discriminator": Discriminator}
 
-PORTRAITS = Config(size=64, z_dim=256, w_dim=256, mapping_layers=4, channels=(256, 256, 192, 128, 64))
+PORTRAITS = Config(size=64, z_dim=256, w_dim=256, mapping_layers=4, channels=(256, 256, 160, 96, 48))
 PUBLISHED_ADAM = Adam(2e-3, (0.0, 0.99))
 PAPER256 = Config(size=256, channels=widths(256, 16384), clamp=256.0, group=8)
 PRESETS = {
@@ -665,7 +668,7 @@ PRESETS = {
         {"gamma": 0.1, "path_weight": 0.0, "ramp_kimg": 200.0},
         ema_kimg=5,
     ),
-    "portraits64": Preset(PORTRAITS, "images", 32, 10_000, {"gamma": 0.3, "path_weight": 0.0, "ramp_kimg": 200.0}, ema_kimg=5),
+    "portraits64": Preset(PORTRAITS, "images", 32, 10_000, {"gamma": 0.2, "path_weight": 0.0, "ramp_kimg": 200.0}, ema_kimg=5),
 }
 
 CARD = Card(
