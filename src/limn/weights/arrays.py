@@ -23,19 +23,31 @@ LONGEST_HEADER = 100_000_000  # bytes: the limit of the safetensors format
 
 def safetensors_metadata(path: Path) -> dict[str, str] | None:
     """Read the `__metadata__` of a safetensors file (empty where it has none); None for a file of any other kind."""
+    header = _header_of(path)
+    if header is None:
+        return None
+    metadata = header.get("__metadata__", {})
+    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+
+
+def safetensors_shapes(path: Path) -> dict[str, int]:
+    """Return the number of values of every tensor in a safetensors file, without reading one."""
+    rows = (_header_of(path) or {}).items()
+    return {name: math.prod(row["shape"]) for name, row in rows if name != "__metadata__"}
+
+
+def _header_of(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             head = file.read(9)
             if len(head) < 9 or head[8:] != b"{":
                 return None
             file.seek(8)
-            header = _header(file, struct.unpack("<Q", head[:8])[0], path.stat().st_size)
+            return _header(file, struct.unpack("<Q", head[:8])[0], path.stat().st_size)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except WeightsError as error:
         raise WeightsError(f"{path.name} {error}") from error
-    metadata = header.get("__metadata__", {})
-    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
 
 
 def _header(file: BinaryIO, length: int, size: int) -> dict[str, Any]:

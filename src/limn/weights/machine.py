@@ -16,6 +16,7 @@ from torch import Tensor
 from limn.errors import WeightsError
 
 OPCODES = 20_000_000  # per pickle: a checkpoint of 10,000 tensors takes about 400,000
+MODULES = 100_000  # in one network
 DEPTH = 64  # modules within modules
 
 
@@ -34,17 +35,20 @@ class Record:
     kind: str
     state: dict[str, Any] = field(default_factory=dict)
 
-    def tensors(self, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Return the state dict of the module that this was: parameters, persistent buffers, then those of its children."""
-        if depth > DEPTH:
-            raise WeightsError("nests modules too deeply: it is damaged or made to harm")
-        skipped = self._named("_non_persistent_buffers_set")
-        own = {**self._mapping("_parameters"), **{k: v for k, v in self._mapping("_buffers").items() if k not in skipped}}
-        found = {f"{prefix}{name}": value for name, value in own.items() if isinstance(value, Tensor)}
-        for name, child in self._mapping("_modules").items():
-            if isinstance(child, Record):
-                found |= child.tensors(f"{prefix}{name}.", depth + 1)
-        return found
+        found: dict[str, Tensor] = {}
+        waiting: list[tuple[str, Record]] = [("", self)]
+        for count in range(MODULES + 1):
+            if not waiting:
+                return found
+            prefix, module = waiting.pop()
+            if count == MODULES or prefix.count(".") > DEPTH:
+                break
+            found |= {f"{prefix}{name}": value for name, value in module._own().items() if isinstance(value, Tensor)}
+            children = [(f"{prefix}{name}.", child) for name, child in module._mapping("_modules").items() if isinstance(child, Record)]
+            waiting += reversed(children)
+        raise WeightsError(f"holds more than {MODULES:,} modules, or nests them more than {DEPTH} deep: it is damaged or made to harm")
 
     def facts(self) -> dict[str, Any]:
         """Return the class name and the constructor's arguments, where they were kept."""
@@ -55,9 +59,11 @@ class Record:
         value = self.state.get(name)
         return value if isinstance(value, Mapping) else {}
 
-    def _named(self, name: str) -> set[Any]:
-        value = self.state.get(name)
-        return value if isinstance(value, set) else set()
+    def _own(self) -> dict[str, Any]:
+        """Parameters and persistent buffers of this module alone."""
+        skipped = self.state.get("_non_persistent_buffers_set")
+        kept = {name: value for name, value in self._mapping("_buffers").items() if not isinstance(skipped, set) or name not in skipped}
+        return {**self._mapping("_parameters"), **kept}
 
 
 class Machine:

@@ -81,7 +81,7 @@ def _first(stream: BinaryIO) -> Any:
     """Return the value of the first pickle if it is that of PyTorch's older format."""
     head = stream.read(32)
     stream.seek(0)
-    return Machine(stream, {}).load() if head.startswith(b"\x80\x02\x8a\x0a") else None
+    return Machine(stream, {}).load() if MAGIC.to_bytes(10, "little") in head else None
 
 
 def _legacy(stream: BinaryIO, size: int) -> Any:
