@@ -11,10 +11,10 @@ from torch import Tensor
 
 LEFT_CHEEK = (50, 117, 118, 205, 187, 123)  # of the picture
 RIGHT_CHEEK = (280, 346, 347, 425, 411, 352)
-FOREHEAD = (151, 9, 108, 337, 69, 299)
+FOREHEAD = (151, 9, 107, 336, 108, 337)
 CHIN = (199, 200, 175, 208, 428)
 HAIRLINE, BROW = (10, 109, 338, 67, 297), 168  # the top of the mesh, and the point between the eyes
-ABOVE = (0.25, 0.35, 0.45)  # how far above the hairline hair is looked for, in distances between brow and hairline
+ABOVE = (0.5, 0.7, 0.9)
 CORNER = 8  # the background is looked for in the upper corners, of the picture's side / CORNER
 
 

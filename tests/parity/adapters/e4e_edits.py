@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,12 @@ def sefa_edit(case: Any) -> dict[str, np.ndarray]:
     vectors[order], numbers[order] = rows.numpy(), values.numpy()
     vectors *= np.sign((vectors * theirs).sum(1, keepdims=True))
     latent = torch.from_numpy(case.inputs["latent"])
-    steps = case.spec["kwargs"].get("step", 4)
-    semantics = len(case.outputs["edited"]) // (steps * len(latent))
+    said = {name: float(number) for name, number in re.findall(r"(\w+)=(-?[\d.]+)", case.spec["call"])}
+    first, last, steps = said.get("start_distance", -15.0), said.get("end_distance", 15.0), int(said.get("step", 10))
     edited = [
         move(latent, Direction("row", torch.from_numpy(vectors[row]), layers=tuple(layers)), distance)
-        for row in range(semantics)
-        for distance in np.linspace(-3, 3, steps)
+        for row in range(int(said.get("semantics", 1)))
+        for distance in np.linspace(first, last, steps)
     ]
     found = {"vectors": vectors, "values": numbers, "order": np.argsort(-numbers), "layers": np.array(layers)}
     return found | {"edited": torch.cat(edited).numpy()}

@@ -55,6 +55,14 @@ def ordered(rows: Tensor, values: Tensor, case: Any) -> dict[str, np.ndarray]:
     return {"vectors": vectors, "values": numbers, "order": np.argsort(-numbers)}
 
 
+def indices(text: str, count: int) -> list[int]:
+    """Layers such as "all", "0-3" or "2,5-7"."""
+    if text == "all":
+        return list(range(count))
+    ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+    return [index for pair in ends for index in range(pair[0], pair[-1] + 1)]
+
+
 @torch.no_grad()
 def stylegan2(case: Any) -> dict[str, np.ndarray]:
     state = case.weights()
@@ -63,8 +71,9 @@ def stylegan2(case: Any) -> dict[str, np.ndarray]:
     psi, layers = (re.search(name + r"=([\d.]+)", case.spec["call"]) for name in ("trunc_psi", "trunc_layers"))
     whole = model.mapping(z)
     cut = model.mapping.truncate(whole, float(psi[1]) if psi else 1.0, int(layers[1]) if layers else None)
-    chosen = case.outputs["layers"].tolist()
     last = max(int(match[1]) for name in state if (match := re.fullmatch(r"synthesis\.layer(\d+)\.weight", name)))
+    which = re.search(r"factorize_weight\(G, '([^']+)'\)", case.spec["call"])
+    chosen = indices(which[1] if which else "all", last + 2)
     names = [f"synthesis.layer{i}" if i <= last else f"synthesis.output{i // 2}" for i in chosen]
     weights = torch.cat([torch.from_numpy(state[f"{name}.style.weight"]) for name in names])
     found = {"w": whole[:, 0], "latent": whole[:, 0], "image": model.synthesis(cut), "image_full": model.synthesis(whole)}
