@@ -30,7 +30,7 @@ def work(
     picture: Annotated[str | Path, "The picture."],
     *,
     seeds: Annotated[tuple[int, ...], "Which."] = (0, 1),
-    set: Mapping[str, float] = {},  # noqa: B006
+    set: Mapping[str, float] = {},
     face: int | str = 0,
     names: Sequence[str] = (),
     kind: Literal["one", "two"] = "one",

@@ -20,7 +20,11 @@ def face_points(shift: tuple[float, float] = (0.0, 0.0), mouth: float = 0.0) -> 
     rng = np.random.default_rng(3)
     angle, radius = rng.uniform(0, 2 * np.pi, 478), np.sqrt(rng.uniform(0, 1, 478))
     mesh = np.stack([0.5 + 0.22 * radius * np.cos(angle), 0.52 + 0.28 * radius * np.sin(angle)], -1)
-    rings = ((transfer.INNER_LIPS, 0.5, 0.68, 0.08, 0.004 + mouth), (transfer.EYE_A, 0.4, 0.45, 0.04, 0.015), (transfer.EYE_B, 0.6, 0.45, 0.04, 0.015))
+    rings = (
+        (transfer.INNER_LIPS, 0.5, 0.68, 0.08, 0.004 + mouth),
+        (transfer.EYE_A, 0.4, 0.45, 0.04, 0.015),
+        (transfer.EYE_B, 0.6, 0.45, 0.04, 0.015),
+    )
     for ring, x, y, width, height in rings:
         turn = np.linspace(np.pi, 3 * np.pi, len(ring), endpoint=False)
         mesh[list(ring)] = np.stack([x + width * np.cos(turn), y + height * np.sin(turn)], -1)
