@@ -67,9 +67,9 @@ class Scenes:
         """Return one picture (S, S, 3) uint8 and its labels (MOST_FACES, 16): box, points, trust, kind."""
         canvas = _background(self._any(rng), self.size, rng)
         owner = np.zeros((self.size, self.size), np.uint8)  # whose pixel it is: 0 background, else the number of the face
-        labels = []
-        for number, (centre, height) in enumerate(_layout(self.size, rng), start=1):
-            labels.append(_paste(canvas, owner, number, self._any(rng), np.asarray(centre), height, rng))
+        labels: list[np.ndarray] = []
+        for centre, height in _layout(self.size, rng):
+            labels.append(_paste(canvas, owner, self._any(rng), _Place(np.array(centre), height, len(labels) + 1), rng))
         rows = np.zeros((MOST_FACES, 16), np.float32)
         for number, label in enumerate(labels, start=1):
             rows[number - 1] = label
@@ -150,10 +150,10 @@ def _from_mesh(mesh: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _layout(size: int, rng: np.random.Generator) -> list[tuple[tuple[float, float], float]]:
-    """Where faces go and how high they are: none, one, some anywhere, or rows of a group."""
-    style = rng.choice(4, p=(0.05, 0.25, 0.40, 0.30))
+    """Where faces go and how high they are: one so near that only parts of it are seen, one, some anywhere, or rows of a group."""
+    style = rng.choice(4, p=(0.06, 0.28, 0.38, 0.28))
     if style == 0:
-        return []
+        return [((rng.uniform(0, size), rng.uniform(0, size)), float(rng.uniform(1.3, 4.0) * size))]
     if style == 1:
         height = float(np.exp(rng.uniform(np.log(40), np.log(LARGEST))))
         slack = max(size * 0.5 - height * 0.4, 0)
@@ -171,14 +171,31 @@ def _layout(size: int, rng: np.random.Generator) -> list[tuple[tuple[float, floa
     ]
 
 
-def _paste(
-    canvas: np.ndarray, owner: np.ndarray, number: int, picture: Picture, centre: np.ndarray, height: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Paste one picture so that its face is `height` high around `centre`; return its label row."""
-    scale = height / (picture.box[3] - picture.box[1])
-    scale = min(max(scale, SMALLEST / 2 / (picture.box[3] - picture.box[1])), 4.0)
-    flip, angle = rng.random() < 0.5, float(np.deg2rad(np.clip(rng.normal(0, 13), -40, 40)))
-    matrix = _similarity(picture.box, centre, scale, angle, flip, rng)
+@dataclass(frozen=True)
+class _Place:
+    """Where a face goes: the middle and height of its box in pixels, and its number in the map of owners."""
+
+    centre: np.ndarray
+    height: float
+    number: int
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """How it is laid: enlarged, turned by an angle in radians, mirrored, made wider or narrower."""
+
+    scale: float
+    angle: float
+    flip: bool
+    stretch: float
+
+
+def _paste(canvas: np.ndarray, owner: np.ndarray, picture: Picture, place: _Place, rng: np.random.Generator) -> np.ndarray:
+    """Paste one picture so that its face fills its place; return its label row."""
+    scale = max(place.height, SMALLEST / 2) / float(picture.box[3] - picture.box[1])
+    flip, angle = bool(rng.random() < 0.5), float(np.deg2rad(np.clip(rng.normal(0, 13), -40, 40)))
+    turn = _Turn(scale, angle, flip, float(np.exp(rng.normal(0, 0.05))))
+    matrix = _similarity(picture.box, place.centre, turn)
     level = int(np.clip(np.floor(np.log2(1 / scale)), 0, len(picture.levels) - 1))
     source = picture.levels[level]
     used = matrix @ np.diag([2.0**level, 2.0**level, 1.0])
@@ -193,27 +210,26 @@ def _paste(
         window = np.s_[low[1] : high[1], low[0] : high[0]]
         weight = (mask.astype(np.float32) / 255)[..., None]
         canvas[window] = (canvas[window] * (1 - weight) + patch * weight).astype(np.uint8)
-        owner[window][mask > 127] = number
-    return _label(picture, matrix, scale, angle, flip)
+        owner[window][mask > 127] = place.number
+    return _label(picture, matrix, turn)
 
 
-def _similarity(box: np.ndarray, centre: np.ndarray, scale: float, angle: float, flip: bool, rng: np.random.Generator) -> np.ndarray:
-    """Return the 2x3 matrix that takes the middle of the box to the centre, a little wider or narrower than it was."""
-    stretch = np.exp(rng.normal(0, 0.05))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
-    turn = turn @ np.diag([stretch * (-1 if flip else 1), 1.0])
+def _similarity(box: np.ndarray, centre: np.ndarray, turn: _Turn) -> np.ndarray:
+    """Return the 2x3 matrix that takes the middle of the box to the centre."""
+    cos, sin = np.cos(turn.angle) * turn.scale, np.sin(turn.angle) * turn.scale
+    linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-turn.stretch if turn.flip else turn.stretch, 1.0])
     middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
-    return np.concatenate([turn, (centre - turn @ middle)[:, None]], 1)
+    return np.concatenate([linear, (centre - linear @ middle)[:, None]], 1)
 
 
-def _label(picture: Picture, matrix: np.ndarray, scale: float, angle: float, flip: bool) -> np.ndarray:
+def _label(picture: Picture, matrix: np.ndarray, turn: _Turn) -> np.ndarray:
     low, high = picture.box[:2], picture.box[2:]
     centre = _moved((low + high)[None] / 2, matrix)[0]
-    half = (high - low) / 2 * [np.linalg.norm(matrix[:, 0]) / scale, 1.0] * scale
-    cos, sin = np.cos(angle), np.sin(angle)
+    half = (high - low) / 2 * [turn.stretch * turn.scale, turn.scale]
+    cos, sin = np.cos(turn.angle), np.sin(turn.angle)
     half = np.array([np.hypot(half[0] * cos, half[1] * sin), np.hypot(half[0] * sin, half[1] * cos)])  # of the turned ellipse
     points = _moved(picture.points, matrix)
-    points = points[list(FLIPPED)] if flip else points
+    points = points[list(FLIPPED)] if turn.flip else points
     return np.concatenate([centre - half, centre + half, points.reshape(-1), [picture.trust, 1.0]]).astype(np.float32)
 
 
@@ -312,5 +328,3 @@ def _occlude(canvas: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> 
             x, y = row[:2] + size * rng.uniform(0, 1, 2)
             axes = (float(size[0] * rng.uniform(0.15, 0.5)), float(size[1] * rng.uniform(0.15, 0.5)))
             cv2.ellipse(canvas, ((float(x), float(y)), axes, float(rng.uniform(0, 180))), colour, -1)
-
-

@@ -77,7 +77,7 @@ def noisy(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def compressed(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Go through JPEG of quality 15 to 85."""
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 86))])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 @cache
