@@ -154,6 +154,12 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def in_words(found: Sequence[int]) -> str:
+    """Write (0, 1, 2, 3) as "0-3", other numbers one by one: what `numbers` reads."""
+    run = len(found) > 2 and tuple(found) == tuple(range(found[0], found[-1] + 1))
+    return f"{found[0]}-{found[-1]}" if run else ",".join(map(str, found))
+
+
 def assignments(texts: Sequence[str]) -> dict[str, float]:
     """Read ["smile=1.5", "yaw=-1"] as {"smile": 1.5, "yaw": -1.0}."""
     found: dict[str, float] = {}
@@ -205,7 +211,7 @@ def _parameter(parameter: inspect.Parameter, kind: Any, text: str) -> inspect.Pa
     if isinstance(default, Mapping):
         default = [f"{name}={value}" for name, value in default.items()]
     elif isinstance(default, tuple):
-        default = ",".join(map(str, default)) if kind in {str, str | None} else list(default)
+        default = in_words(default) if kind in {str, str | None} else list(default)
     return inspect.Parameter(parameter.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 

@@ -43,7 +43,7 @@ def show(result: Any, console: Console | None = None) -> None:
     elif isinstance(result, Sequence) and result and all(is_dataclass(row) for row in result):
         _show_rows(result, console)
     else:
-        console.print(_words(result), markup=False)
+        console.print(_words(result) or "none", markup=False)
 
 
 def _show_fields(values: Mapping[str, Any], console: Console) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from limn.errors import InputError
 from limn.tasks.invert import How, Method, find
-from limn.tasks.portrait import ENCODER, GENERATOR, Model, choose_faces, cut, load_generator
+from limn.tasks.portrait import ENCODER, GENERATOR, Model, cut, load_generator, one_face
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,7 @@ def _code(parent: str | Path, model: Model, face: int, truncation: float, how: H
         found = load_latent(parent, model.name, model.hash)
         return spaces.to_w_plus(generator, found.space, found.code.to(model.device))
     photo = read_image(parent)
-    (chosen,), _ = choose_faces(photo, face)
+    chosen, _ = one_face(photo, face)
     if how.method == "pivotal":
         raise InputError("two tuned generators cannot be blended: use --method both")
     return find(cut(photo, chosen, model.size), model, how).code.to(model.device)

@@ -19,6 +19,7 @@ from limn.tasks.invert import Inverted, invert
 from limn.tasks.portrait import load_generator
 
 WANTED = {"smile": (1.5, -1.5), "yaw": (1.5, -1.5), "mouth_open": (1.5,), "eyes_open": (-1.5,), "age": (1.5,), "gender": (1.5,)}
+STEPS = 100  # of the inversion: enough to be close, and quick
 PANEL = 440  # pixels: height of the photographs in the strip
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222;background:#fafafa}
 h1{font-weight:300;font-size:2.6rem;margin:0}h2{font-weight:500;margin:2.5rem 0 .5rem}p{margin:.3rem 0 1rem;max-width:46rem}
@@ -54,7 +55,7 @@ def demo(
     taken = photo if photo is not None else _astronaut(out)
     sheet = generate(seeds=tuple(range(16)), out=out / "faces.png", columns=8, device=device)
     video = generate(seeds=(0, 3, 5, 9, 12), out=None, video=out / "wander.mp4", frames=25, device=device)
-    inverted = invert(taken, out=out / "inversion.safetensors", method="both", device=device)
+    inverted = invert(taken, out=out / "inversion.safetensors", method="both", steps=STEPS, device=device)
     edits = _edits(taken, out, device)
     blended = blend(out / "inversion.safetensors", "seed:5", out=out / "blend.png", strip=7, device=device)
     page = _write_page(out, taken, inverted, edits)

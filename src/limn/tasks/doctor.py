@@ -26,10 +26,11 @@ PACKAGES = (
     "c2pa-python",
     "pillow-heif",
 )
+BUNDLE = "-directions"  # a model's directions lie beside it, under its name and this
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "generate": (GENERATOR,),
     "invert": (GENERATOR, ENCODER, DETECTOR, MESH, IDENTITY),
-    "edit": (GENERATOR, f"{GENERATOR}-directions", ENCODER, DETECTOR, MESH),
+    "edit": (GENERATOR, f"{GENERATOR}{BUNDLE}", ENCODER, DETECTOR, MESH),
     "blend": (GENERATOR, ENCODER, DETECTOR, MESH, IDENTITY),
 }
 LITTLE_MEMORY, LITTLE_DISK = 2.0, 1.0  # GB
@@ -99,13 +100,14 @@ def _models() -> tuple[BoxedModel, ...]:
     """List the model files that have a name here, broken ones too."""
     from limn.errors import LimnError
     from limn.weights.native import read_header
-    from limn.weights.store import BOX, names
+    from limn.weights.store import BOX, names, store
 
+    bundles = {path.stem: path for folder in (store(), BOX) for path in folder.glob(f"*{BUNDLE}.safetensors")}
     found = []
-    for name, path in names().items():
+    for name, path in sorted((names() | bundles).items()):
         where = "in the box" if path.parent == BOX else str(path.parent)
         system, digest = "directions", ""
-        if not name.endswith("-directions"):
+        if not name.endswith(BUNDLE):
             try:
                 header = read_header(path)
                 system = f"{header.system} {header.part}" if header else "not limn's format"

@@ -76,7 +76,9 @@ def edit(
     if not wanted[0]:
         raise InputError("nothing to change was given: say --set smile=1.5, or --strip smile=-2:2:5")
     taken = read_image(photo)
-    chosen, count = choose_faces(taken, face, several=latent is None)
+    if latent is not None and face == "all":
+        raise InputError("--latent holds one face: say which with --face, 0 for the largest")
+    chosen, count = choose_faces(taken, face)
     generator = load_generator(model, device)
     known = known_directions(generator, direction)
     _check(wanted, known, generator)

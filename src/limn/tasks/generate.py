@@ -17,6 +17,8 @@ from limn.tasks.progress import track
 if TYPE_CHECKING:
     from torch import Tensor
 
+BATCH = 8  # faces synthesised at a time
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -139,6 +141,8 @@ def _mixed(model: Model, codes: Tensor, seeds: tuple[int, ...], layers: str, tru
 
 def _write_video(video: Path, model: Model, w: Tensor, frames: int, height: int = 256) -> Path:
     """Write a video that wanders through w (N, w_dim) and back to its start, enlarged to at least `height` pixels."""
+    import torch
+
     from limn.latent import spaces
     from limn.media import write_video
 
@@ -147,8 +151,9 @@ def _write_video(video: Path, model: Model, w: Tensor, frames: int, height: int 
     side = max(model.size, height)
 
     def pictures() -> Iterator[Image.Image]:
-        for code in track(spaces.journey(w, frames), "video", frames * len(w)):
-            (image,) = model.pictures(spaces.w_to_w_plus(model.generator, code))
-            yield image.resize((side, side), Image.Resampling.BICUBIC)
+        codes = torch.cat(list(spaces.journey(w, frames)))
+        for part in track(codes.split(BATCH), "video", -(-len(codes) // BATCH)):
+            for image in model.pictures(spaces.w_to_w_plus(model.generator, part)):
+                yield image.resize((side, side), Image.Resampling.BICUBIC)
 
     return write_video(video, pictures(), fps=25)

@@ -19,11 +19,11 @@ from limn.tasks.portrait import (
     Model,
     Picture,
     Subject,
-    choose_faces,
     cut,
     encode,
     load_encoder,
     load_generator,
+    one_face,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def invert(
     latent_file, picture_file = out.with_suffix(".safetensors"), out.with_suffix(".png" if out.suffix == ".safetensors" else out.suffix)
     writable(latent_file)
     taken = read_image(photo)
-    (chosen,), count = choose_faces(taken, face)
+    chosen, count = one_face(taken, face)
     generator = load_generator(model, device)
     subject = cut(taken, chosen, generator.size)
     latent = find(subject, generator, How(encoder, method, steps, seed))

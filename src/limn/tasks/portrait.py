@@ -24,6 +24,7 @@ ENCODER = "limn-encoder64"
 MESH = "limn-mesh"
 IDENTITY = "limn-identity"
 TEMPLATE = "ffhq"  # the alignment that all of limn's own portrait models were trained on
+SMALLEST = 16  # pixels a side of a photo in which a face is looked for
 READ_AT = 128  # pixels of the crops that the mesh and identity networks of the box read
 
 Picture = str | Path | Image.Image
@@ -99,26 +100,29 @@ def encode(encoder: Any, crop: Image.Image, model: Model) -> Tensor:
         return encoder.encode(to_tensor(crop).to(model.device)).float()
 
 
-def choose_faces(photo: Photo, face: int | str, several: bool = False) -> tuple[list[Face], int]:
-    """Return the faces asked for (a number by size, 0 the largest, or "all" where several may be) and how many there are.
+def choose_faces(photo: Photo, face: int | str) -> tuple[list[Face], int]:
+    """Return the faces asked for (a number by size, 0 the largest, or "all") and how many there are.
 
-    FaceError where there is none, or no such number.
+    FaceError, naming the file, where there is none, or no such number.
     """
-    from limn.faces import detect
+    from limn.faces import choose, detect
 
-    name = photo.path or "the picture"
-    if not (isinstance(face, int) and face >= 0) and not (several and face == "all"):
-        raise InputError(f"--face {face} is not understood: give a number from 0 (the largest){' or all' if several else ''}")
-    if min(photo.size) < 16:
-        raise FaceError(f"{name} is {photo.size[0]}x{photo.size[1]} pixels, too small to hold a face: 16 are the least")
+    name = str(photo.path or "the picture")
+    if min(photo.size) < SMALLEST:
+        raise FaceError(f"{name} is {photo.size[0]}x{photo.size[1]} pixels, too small to hold a face: {SMALLEST} are the least")
     found = detect(photo.image)
-    if not found:
-        raise FaceError(f"{name} holds no face that was found: give a photo with a face turned to the camera, at least 24 pixels wide")
+    try:
+        return choose(found, face), len(found)
+    except FaceError as error:
+        raise FaceError(str(error).replace("the picture", name)) from error
+
+
+def one_face(photo: Photo, face: int | str) -> tuple[Face, int]:
+    """Return one face and how many there are; InputError for "all"."""
     if face == "all":
-        return found, len(found)
-    if int(face) >= len(found):
-        raise FaceError(f"{name} holds {len(found)} face{'s' * (len(found) > 1)}: --face goes from 0 (the largest) to {len(found) - 1}")
-    return [found[int(face)]], len(found)
+        raise InputError("--face all: one face is needed here; give its number, 0 for the largest")
+    (chosen,), count = choose_faces(photo, face)
+    return chosen, count
 
 
 def cut(photo: Photo, face: Face, size: int) -> Subject:
@@ -133,11 +137,10 @@ def meshes(crops: Iterable[Image.Image], device: torch.device | str = "cpu") -> 
     """Return the mesh (478, 2) of each aligned crop of any size, in crop sides."""
     import torch
 
-    from limn.faces.transfer import mesh_in_sides
     from limn.media import to_tensor
     from limn.weights import load
 
     network: Any = load(MESH, device=device).model
     images = torch.cat([to_tensor(crop.resize((READ_AT, READ_AT), Image.Resampling.BICUBIC)) for crop in crops]).to(device)
     with torch.inference_mode():
-        return [mesh_in_sides(points, READ_AT) for points in network.landmarks(images).float().cpu().numpy()]
+        return [points[:, :2] / READ_AT for points in network.landmarks(images).float().cpu().numpy()]
