@@ -35,9 +35,9 @@ class Config:
     depths: tuple[int, ...] = (1, 2, 2, 2)  # residual blocks at each
     head: int = 48  # channels of the pyramid and of the head
     folded: bool = False  # batch norms folded into the convolutions: for inference, `fold` makes it so
-    size: int = 256  # side of the training pictures, pixels
+    size: int = 224  # side of the training pictures, pixels
     longest: int = 1280  # a larger photograph is scaled down to this side before it is looked at, pixels
-    overview: int = 320  # faces too large for the first look are found in a second one at this side, pixels
+    overview: int = 256  # faces too large for the first look are found in a second one at this side, pixels
 
 
 class Convolution(nn.Module):

@@ -26,7 +26,7 @@ from limn.training.datasets.spoil import blurred, lit, spoilt
 FREE = ("CC BY 3.0", "public domain")  # the licences whose pictures train; all others are held out
 SCENES_SHARE = 3  # how often a scene is drawn for each time that a portrait is
 MOST_FACES = 20  # rows of labels per picture
-SMALLEST, LARGEST = 9.0, 250.0  # height of the faces' boxes, pixels
+SMALLEST, LARGEST = 9.0, 220.0  # height of the faces' boxes, pixels
 OLD_BOX = (29.7, 23.6, 98.4, 117.9)  # of a portrait without a mesh: the mean over those that have one
 # Five points of the mesh topology, and how far the labels of the scenes lie from them on average, pixels of the 128 crop
 FIVE = ((33, 133, 159, 145), (263, 362, 386, 374), (1, 4), (61, 78), (291, 308))
@@ -74,6 +74,8 @@ class Scenes:
         for number, label in enumerate(labels, start=1):
             rows[number - 1] = label
             rows[number - 1, 15] = _kind(label, owner == number)
+        if rng.random() < 0.7:
+            _litter(canvas, rows, rng)
         _occlude(canvas, rows, rng)
         return spoilt(canvas, rng), rows
 
@@ -268,21 +270,23 @@ def _background(picture: Picture, size: int, rng: np.random.Generator) -> np.nda
     """A picture without a face: pieces of a portrait out of order, a smooth gradient, clouds, edges."""
     style = rng.random()
     if style < 0.45:
-        canvas = _shuffled(cv2.resize(picture.levels[0], (size, size), interpolation=cv2.INTER_LINEAR), rng)
+        repeats = int(rng.integers(1, 5))
+        tile = np.tile(picture.levels[min(repeats - 1, 1)], (repeats, repeats, 1))
+        canvas = _shuffled(cv2.resize(tile, (size, size), interpolation=cv2.INTER_AREA), repeats, rng)
     elif style < 0.75:
-        cells = int(rng.choice((2, 3, 5, 9, 17, 33)))
+        cells = int(rng.choice((2, 3, 5, 9, 17, 33, 65, 129)))
         canvas = cv2.resize(rng.integers(0, 256, (cells, cells, 3), np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
     else:
         corners = rng.integers(0, 256, (2, 2, 3), np.uint8)
         canvas = cv2.resize(corners, (size, size), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.5:
-        _scribble(canvas, int(rng.integers(3, 25)), rng)
+        _scribble(canvas, int(rng.integers(3, 25)), size / 3, rng)
     return np.ascontiguousarray(blurred(canvas, rng) if rng.random() < 0.3 else canvas)
 
 
-def _shuffled(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shuffled(picture: np.ndarray, repeats: int, rng: np.random.Generator) -> np.ndarray:
     """Cut a picture into squares and lay them out of order and turned, so that parts of faces are seen that are no face."""
-    cells = int(rng.integers(3, 9))
+    cells = int(rng.integers(3, 9)) * min(repeats, 3)
     side = picture.shape[0] // cells
     pieces = [picture[r * side : (r + 1) * side, c * side : (c + 1) * side] for r in range(cells) for c in range(cells)]
     order = rng.permutation(len(pieces))
@@ -293,21 +297,46 @@ def _shuffled(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(np.concatenate(rows, 0), picture.shape[:2], interpolation=cv2.INTER_LINEAR)
 
 
-def _scribble(canvas: np.ndarray, strokes: int, rng: np.random.Generator) -> None:
-    """Draw lines, ellipses and rectangles of any colour: edges and round things that are no face."""
+def _scribble(canvas: np.ndarray, strokes: int, largest: float, rng: np.random.Generator) -> None:
+    """Draw lines, ellipses, rectangles and stars of any colour: edges and round things that are no face."""
     size = canvas.shape[0]
     for _ in range(strokes):
-        colour = tuple(int(v) for v in rng.integers(0, 256, 3))
-        x0, y0, x1, y1 = (int(v) for v in rng.integers(0, size, 4))
-        thickness = int(rng.integers(1, 7))
-        shape = rng.integers(3)
+        colour = _colour(rng)
+        x, y = (int(v) for v in rng.integers(0, size, 2))
+        w, h = (float(v) for v in np.exp(rng.uniform(np.log(3), np.log(largest), 2)))
+        angle, filled = float(rng.uniform(0, 180)), bool(rng.random() < 0.6)
+        thickness = int(rng.integers(1, 5))
+        shape = rng.integers(4)
         if shape == 0:
-            cv2.line(canvas, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
+            cv2.line(canvas, (x, y), (int(x + w * np.cos(angle)), int(y + h * np.sin(angle))), colour, thickness, cv2.LINE_AA)
         elif shape == 1:
-            axes = (float(rng.uniform(4, size / 3)), float(rng.uniform(4, size / 3)))
-            cv2.ellipse(canvas, ((float(x0), float(y0)), axes, float(rng.uniform(0, 180))), colour, -1 if rng.random() < 0.6 else thickness)
+            cv2.ellipse(canvas, ((float(x), float(y)), (w, (w + h) / 2), angle), colour, -1 if filled else thickness, cv2.LINE_AA)
+        elif shape == 2:
+            cv2.rectangle(canvas, (x, y), (int(x + w), int(y + h)), colour, -1 if filled else thickness)
         else:
-            cv2.rectangle(canvas, (x0, y0), (x0 + x1 // 3, y0 + y1 // 3), colour, -1 if rng.random() < 0.5 else thickness)
+            spokes = np.arange(2 * int(rng.integers(3, 7)))
+            turns = spokes * (2 * np.pi / len(spokes)) + angle
+            reach = np.where(spokes % 2 == 0, w, w * rng.uniform(0.2, 0.8))[:, None] / 2
+            cv2.fillPoly(canvas, [(reach * np.stack([np.cos(turns), np.sin(turns)], 1) + [x, y]).astype(np.int32)], colour, cv2.LINE_AA)
+
+
+def _litter(canvas: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> None:
+    """Strew badges, buttons, knots and lines over all but the faces: small round things with dark spots are what fools detectors."""
+    clean = canvas.copy()
+    strokes, largest = int(rng.integers(5, 60)), float(rng.uniform(8, 40))
+    _scribble(canvas, strokes, largest, rng)
+    for x, y in rng.integers(0, canvas.shape[0], (strokes // 4, 2)):  # rings with spots in them
+        w = float(rng.uniform(5, largest))
+        cv2.ellipse(canvas, ((float(x), float(y)), (w, w * rng.uniform(0.7, 1.4)), 0.0), _colour(rng), -1, cv2.LINE_AA)
+        for spot in rng.uniform(-0.35, 0.35, (int(rng.integers(1, 6)), 2)) * w + [x, y]:
+            cv2.circle(canvas, (int(spot[0]), int(spot[1])), max(int(w * rng.uniform(0.03, 0.15)), 1), _colour(rng), -1, cv2.LINE_AA)
+    for row in rows[rows[:, 15] != 0]:
+        low, high = np.clip(row[:2], 0, None).astype(int), np.clip(row[2:4], 0, None).astype(int)
+        canvas[low[1] : high[1], low[0] : high[0]] = clean[low[1] : high[1], low[0] : high[0]]
+
+
+def _colour(rng: np.random.Generator) -> tuple[int, ...]:
+    return tuple(int(v) for v in rng.integers(0, 256, 3))
 
 
 def _occlude(canvas: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> None:
@@ -316,7 +345,7 @@ def _occlude(canvas: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> 
         if rng.random() > 0.15 or row[3] - row[1] < 16:
             continue
         size = row[2:4] - row[:2]
-        colour = tuple(int(v) for v in rng.integers(0, 256, 3))
+        colour = _colour(rng)
         style = rng.integers(3)
         if style == 0 and row[14] > 0:  # glasses
             for eye in (row[4:6], row[6:8]):
