@@ -123,6 +123,9 @@ class Linear(nn.Module):
 class Lpips(nn.Module):
     """The distance: `forward(images, others)` of pictures (N, 3, H, W) in [-1, 1] is (N,)."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, config: Config = Config()) -> None:
         super().__init__()
         self.config = config

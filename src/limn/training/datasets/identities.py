@@ -51,8 +51,7 @@ class Identities:
         """Choose two rows for each of so many people: (2 * people,)."""
         several = self._several
         wanted = min(people // 2, len(several))
-        chosen = rng.choice(len(several), wanted, replace=False) if wanted else []
-        rows = [row for index in chosen for row in rng.choice(several[index], 2, replace=False)]
+        rows = [row for index in rng.permutation(len(several))[:wanted] for row in rng.choice(several[index], 2, replace=False)]
         return np.array(rows + rng.integers(0, len(self), people - wanted).repeat(2).tolist())
 
     @cached_property
