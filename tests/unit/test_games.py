@@ -9,7 +9,7 @@ from limn.losses import games
 @pytest.mark.parametrize("name", games.GAMES)
 def test_every_game_rewards_the_right_answer(name: str) -> None:
     game = games.GAMES[name]
-    low, high = torch.full((4, 1), -0.9), torch.full((4, 1), 0.9)
+    low, high = torch.full((4, 1), 0.1), torch.full((4, 1), 0.9)
     assert game(high, True) < game(low, True)
     assert game(low, False) < game(high, False)
     assert game(high, True, True) < game(low, True, True), "a generator wants to be called real"

@@ -18,6 +18,8 @@ SYSTEMS: dict[str, str] = {
     "limn-mesh": "limn.models.perception.limn_mesh",
     "arcface": "limn.models.perception.arcface",
     "limn-identity": "limn.models.perception.limn_identity",
+    "lpips": "limn.models.perception.lpips",
+    "inception": "limn.models.perception.inception",
 }
 
 
