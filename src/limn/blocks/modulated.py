@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from limn.blocks.equalized import SLOPE
 from limn.blocks.fir import fir
 
 
@@ -32,6 +33,27 @@ def modulated_conv(
     else:
         x = conv_up(x, weight.to(x.dtype), up)
     return x if scale is None else x * scale.to(x.dtype)
+
+
+def folded_layer(
+    x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, noise: Tensor | None, up: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    """One whole layer on one sample without gradients: x (1, I, H, W), style (1, I), noise (..., H, W) -> activated (1, O, H, W).
+
+    Style, demodulation, gain and bias go into the weights, the rest happens in place: on a CPU the convolution is then all that
+    is left to pay for.
+    """
+    folded = weight * (style[0, :, None, None] * gain)
+    folded *= demodulation(weight, style)[0, :, None, None, None]
+    folded = folded.to(x.dtype, memory_format=torch.channels_last)
+    bias = (bias * gain).to(x.dtype)
+    if up is None:
+        y = F.conv2d(x, folded, bias, padding=weight.shape[-1] // 2)
+    else:
+        y = conv_up(x, folded, up).add_(bias[:, None, None])
+    if noise is not None:
+        y.add_(noise.to(y.dtype))
+    return F.leaky_relu_(y, SLOPE)
 
 
 def conv_up(x: Tensor, weight: Tensor, taps: Tensor) -> Tensor:

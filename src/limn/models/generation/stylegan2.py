@@ -24,7 +24,7 @@ from limn.blocks.augment import PRESETS as PIPES
 from limn.blocks.augment import Augment, AugmentConfig
 from limn.blocks.equalized import EqualConv, EqualLinear, activate
 from limn.blocks.fir import BINOMIAL, downsample, kernel, upsample
-from limn.blocks.modulated import modulated_conv
+from limn.blocks.modulated import folded_layer, modulated_conv
 from limn.losses.adversarial import logistic, path_lengths, r1
 from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, seeded
 
@@ -134,7 +134,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, noise: Noise, rng: torch.Generator | None, gain: float = 1.0) -> Tensor:
         clamp, gain = None if self.clamp is None else self.clamp * gain, gain * math.sqrt(2)
-        x = modulated_conv(x, self.weight, style, up=self.taps if self.up else None, gain=gain)
+        up = self.taps if self.up else None
+        if alone(x):
+            plane = self.plane(1, noise, rng) * (self.noise_strength * gain) if self.use_noise and noise != "none" else None
+            x = folded_layer(x, self.weight, style, self.bias, plane, up, gain)
+            return x if clamp is None else x.clamp_(-clamp, clamp)
+        x = modulated_conv(x, self.weight, style, up=up, gain=gain)
         if self.use_noise and noise != "none":
             x = x.add_((self.plane(len(x), noise, rng) * (self.noise_strength * gain)).to(x.dtype))
         return activate(x.add_((self.bias * gain).to(x.dtype)[:, None, None]), clamp)
@@ -144,6 +149,11 @@ class Layer(nn.Module):
             return self.noise_const
         device = self.noise_const.device if rng is None else rng.device
         return torch.randn(count, 1, self.size, self.size, generator=rng, device=device).to(self.noise_const.device)
+
+
+def alone(x: Tensor) -> bool:
+    """Whether x is one sample on a CPU that needs no gradient: then styles are folded into the weights."""
+    return len(x) == 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 class ToRGB(nn.Module):
@@ -238,8 +248,13 @@ class Synthesis(nn.Module):
         self, styles: list[Tensor], noise: Noise = "const", rng: torch.Generator | None = None, features: dict[int, Tensor] | None = None
     ) -> Tensor:
         """Synthesise from the space S. `features`, if given, receives what leaves each resolution's block."""
+        if len(styles[0]) > 1 and features is None and self.b4.const.device.type == "cpu" and not torch.is_grad_enabled():
+            # One sample at a time keeps the activations in the cache and lets every layer fold its style.
+            return torch.cat([self.render([style[i : i + 1] for style in styles], noise, rng) for i in range(len(styles[0]))])
         queue, image = list(styles), None
-        x = self.b4.const.expand(len(styles[0]), -1, -1, -1)
+        x = self.b4.const.expand(len(styles[0]), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         for block, size in zip(self.blocks, resolutions(self.config.size), strict=True):
             count = len(block.modulated())
             x, image = block(x, image, queue[:count], noise, rng)
