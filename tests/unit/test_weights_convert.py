@@ -51,14 +51,14 @@ def snapshot(tmp_path: Path, networks: dict[str, torch.nn.Module]) -> Path:
 
 
 def test_import_names_what_a_file_is_and_converts_it(snapshot: Path, home: Path, networks: dict[str, torch.nn.Module]) -> None:
-    (converted,) = models.import_model(snapshot)
-    assert (converted.name, converted.system, set(converted.parts)) == ("my-model", "stylegan2", {"generator", "discriminator"})
-    assert converted.path == home / "my-model.safetensors" and converted.licence == stylegan2.CARD.weights_licence
+    converted = models.import_model(snapshot)
+    assert converted.models == {"my-model": "stylegan2: generator, discriminator"}
+    assert converted.files == (home / "my-model.safetensors",) and converted.licence == stylegan2.CARD.weights_licence
     assert set(converted.not_converted) == {"g", "odd"} and converted.sha256 == hashlib.sha256(snapshot.read_bytes()).hexdigest()
     loaded = load("my-model", "generator")
     z = torch.randn(2, 8)
     assert torch.equal(loaded.model(z), networks["generator"].eval()(z))
-    assert models.import_model(snapshot)[0].path == converted.path, "the same file again is no conflict"
+    assert models.import_model(snapshot).files == converted.files, "the same file again is no conflict"
     shown = models.show_model("my-model")
     assert (
         shown.hashes["generator"] == loaded.hash and shown.configuration["generator"]["size"] == 16 and shown.parameters["generator"] > 1000
@@ -74,8 +74,8 @@ def test_names_are_kept_apart(snapshot: Path, tmp_path: Path, networks: dict[str
         models.import_model(other, name="mine")
     with pytest.raises(WeightsError, match="such as 'my-name'"):
         models.import_model(other, name="My Name")
-    assert models.import_model(other)[0].name == "other" and load("other").part == "generator"
-    assert models.import_model(snapshot, out=tmp_path / "here.safetensors")[0].path.exists()
+    assert list(models.import_model(other).models) == ["other"] and load("other").part == "generator"
+    assert models.import_model(snapshot, out=tmp_path / "here.safetensors").files[0].exists()
 
 
 def test_published_files_load_and_show_without_conversion(snapshot: Path, home: Path) -> None:
@@ -173,7 +173,7 @@ def test_fetch_resumes_checks_and_converts(entry: Entry, home: Path, capsys: pyt
     with pytest.raises(WeightsError, match=r"ended after 1,000 of .* it goes on where it stopped"):
         models.fetch_model("stylegan2-tiny")
     Server.cut = None
-    (converted,) = models.fetch_model("stylegan2-tiny")
+    converted = models.fetch_model("stylegan2-tiny")
     assert Server.asked == [None, "bytes=1000-"] and "licence: CC BY 4.0" in capsys.readouterr().err
     assert converted.licence == "CC BY 4.0" and load("stylegan2-tiny").meta["sha256"] == entry.sha256
     assert list((home / "downloads").iterdir()) == [], "the published file is not kept"

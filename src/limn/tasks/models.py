@@ -5,15 +5,24 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
+
+from rich.console import Console
 
 from limn.errors import WeightsError
-
-if TYPE_CHECKING:
-    from limn.models.records import Entry
-    from limn.weights.catalogue import Model
-    from limn.weights.convert import Converted
-    from limn.weights.native import Loaded
+from limn.media.files import atomic
+from limn.models import SYSTEMS
+from limn.models.records import Entry
+from limn.tasks.progress import bar
+from limn.weights import catalogue
+from limn.weights.arrays import safetensors_shapes
+from limn.weights.catalogue import UNKNOWN, Model, card, header_of, known_file, licence_of, models, published_entry
+from limn.weights.convert import Converted, convert, networks
+from limn.weights.export import export
+from limn.weights.fetch import download
+from limn.weights.native import Loaded, load, read_header, save
+from limn.weights.reader import read
+from limn.weights.store import names, resolve, store
 
 Layout = Literal["native", "nvidia", "rosinality", "onnx"]
 
@@ -41,6 +50,19 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Imported:
+    """What a published file was, and the native files that it became: one for each system in it."""
+
+    licence: str
+    models: dict[str, str]  # name in the store -> system and parts
+    configuration: dict[str, Any]  # part -> fields of the system's Config
+    origin: str
+    sha256: str  # of the published file
+    not_converted: tuple[str, ...]  # trained weights beside averaged ones, and networks that no system knows
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Exported:
     """What was written."""
 
@@ -53,8 +75,6 @@ class Exported:
 
 def list_models(*, where: Annotated[Literal["all", "box", "store", "published"], "Only those of one place."] = "all") -> list[Model]:
     """List models, licence first: those in the box, those in your store, and published ones that can be fetched."""
-    from limn.weights.catalogue import models
-
     return [model for model in models() if where in ("all", model.where)]
 
 
@@ -63,10 +83,6 @@ def show_model(name: Annotated[str, "A model's name, a weight file, or a system.
 
     A published file is recognised and described without being converted.
     """
-    from limn.models import SYSTEMS
-    from limn.weights import catalogue
-    from limn.weights.store import names
-
     if name not in names() and not Path(name).expanduser().exists():
         known = catalogue.published()
         if name in known:
@@ -82,14 +98,12 @@ def import_model(
     name: Annotated[str | None, "The name it gets in your store; made from the file's name if not given."] = None,
     out: Annotated[Path | None, "Write the native file here, not to the store."] = None,
     system: Annotated[str | None, "What it is, where several systems fit."] = None,
-) -> list[Converted]:
+) -> Imported:
     """Import a published weight file: say which system, configuration and licence it has, and convert it once.
 
     Nothing in the file is executed; a network that does not fit its system entirely is refused with the names that differ.
     """
-    from limn.weights.convert import convert
-
-    return convert(file, name, out, system)
+    return _imported(convert(file, name, out, system))
 
 
 def export_model(
@@ -100,12 +114,6 @@ def export_model(
     part: Annotated[str | None, "One network of a model that holds several; all if not given."] = None,
 ) -> Exported:
     """Export a model to a file that other programs read, in a published layout or our own."""
-    from limn.media.files import atomic
-    from limn.weights.catalogue import header_of, licence_of
-    from limn.weights.export import export
-    from limn.weights.native import load, save
-    from limn.weights.store import resolve
-
     path = resolve(name)
     header = header_of(path)
     chosen = header.parts if part is None else (part,)
@@ -118,20 +126,12 @@ def export_model(
             one = loaded[chosen[0]]
             save(out, one.model, one.system, one.part, one.config, one.meta)
         else:
-            export(loaded, out, layout)
+            chosen = export(loaded, out, layout)
     return Exported(out, layout, tuple(chosen), licence_of(header.meta), _megabytes(out))
 
 
-def fetch_model(name: Annotated[str, "The name of a published model: `limn models list` shows them."]) -> list[Converted]:
+def fetch_model(name: Annotated[str, "The name of a published model: `limn models list` shows them."]) -> Imported:
     """Fetch a published model: shows its licence, downloads (resumable), checks size and SHA-256, converts it once."""
-    from rich.console import Console
-
-    from limn.tasks.progress import bar
-    from limn.weights.catalogue import published_entry
-    from limn.weights.convert import convert
-    from limn.weights.fetch import download
-    from limn.weights.store import names, store
-
     system, entry = published_entry(name)
     here = names().get(name)
     if here is not None:
@@ -143,15 +143,24 @@ def fetch_model(name: Annotated[str, "The name of a published model: `limn model
         path = download(entry, store() / "downloads", lambda done, _: move(done - 1, done / 1e6))
     converted = convert(path, name, None, system, entry.licence)
     path.unlink()
-    return converted
+    return _imported(converted)
+
+
+def _imported(converted: list[Converted]) -> Imported:
+    first = converted[0]
+    return Imported(
+        licence=first.licence,
+        models={one.name: f"{one.system}: {', '.join(one.parts)}" for one in converted},
+        configuration={part: config for one in converted for part, config in one.configuration.items()},
+        origin=first.origin,
+        sha256=first.sha256,
+        not_converted=first.not_converted,
+        files=tuple(one.path for one in converted),
+    )
 
 
 def _shown_file(name: str) -> Shown:
     """Describe a native file by its header, a published one by what it turns out to be."""
-    from limn.weights.catalogue import licence_of
-    from limn.weights.native import read_header
-    from limn.weights.store import resolve
-
     path = resolve(name)
     header = read_header(path)
     if header is None:
@@ -174,10 +183,6 @@ def _shown_file(name: str) -> Shown:
 
 
 def _shown_published_file(path: Path) -> Shown:
-    from limn.weights.catalogue import known_file
-    from limn.weights.convert import networks
-    from limn.weights.reader import read
-
     contents = read(path)
     found, left = networks(contents)
     if not found:
@@ -204,8 +209,6 @@ def _shown_entry(name: str, system: str, entry: Entry) -> Shown:
 
 def _shown_card(name: str, system: str, **known: Any) -> Shown:
     """Fill in what the system's card says."""
-    from limn.weights.catalogue import UNKNOWN, card
-
     its = card(system)
     paper = f"{its.year}" + (f", arXiv {its.arxiv}" if its.arxiv else "") + (f", {its.source}" if its.source else "")
     unknown: dict[str, Any] = {"parts": (), "configuration": {}, "parameters": {}, "hashes": {}, "path": None, "card": None}
@@ -215,8 +218,6 @@ def _shown_card(name: str, system: str, **known: Any) -> Shown:
 
 def _parameters(path: Path) -> dict[str, int]:
     """Count the values of each part of a native file from its header alone."""
-    from limn.weights.arrays import safetensors_shapes
-
     counts: dict[str, int] = {}
     for name, count in safetensors_shapes(path).items():
         part = name.partition(".")[0]

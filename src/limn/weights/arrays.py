@@ -37,6 +37,8 @@ def safetensors_shapes(path: Path) -> dict[str, int]:
 
 
 def _header_of(path: Path) -> dict[str, Any] | None:
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, not a weight file: name a file in it")
     try:
         with path.open("rb") as file:
             head = file.read(9)

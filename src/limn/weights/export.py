@@ -20,41 +20,40 @@ from limn.weights.native import Loaded
 State = dict[str, Tensor]
 
 
-def export(parts: dict[str, Loaded], out: Path, layout: str) -> Path:
-    """Write networks of one model in a published layout: to .pt all parts, to .safetensors or .onnx one of them.
+def export(parts: dict[str, Loaded], out: Path, layout: str) -> tuple[str, ...]:
+    """Write networks of one model in a published layout and return their parts: to .pt all, to .safetensors or .onnx one of them.
 
     Raises WeightsError where the model has no counterpart in that layout.
     """
     system = next(iter(parts.values())).system
     if layout == "onnx":
-        return export_onnx(parts, out)
+        export_onnx(parts, out)
+        return ("generator",)
     if (system, layout) not in LAYOUTS:
         known = sorted({"native", *(name for of, name in LAYOUTS if of == system), *(["onnx"] if system == "stylegan2" else [])})
         raise WeightsError(f"{system} cannot be written as {layout!r}: there are {', '.join(known)}")
     write, keys = LAYOUTS[system, layout]
-    states = {keys[part]: write(part, loaded.model.state_dict(), loaded.config) for part, loaded in parts.items() if part in keys}
+    states = {part: write(part, loaded.model.state_dict(), loaded.config) for part, loaded in parts.items() if part in keys}
     if not states:
         raise WeightsError(f"none of the parts {', '.join(parts)} has a counterpart in the {layout} layout")
     if out.suffix == ".safetensors":
-        return _one(states, out)
-    if out.suffix not in (".pt", ".pth"):
+        _write_one(states, out)
+    elif out.suffix in (".pt", ".pth"):
+        content: dict[str, Any] = {keys[part]: state for part, state in states.items()}
+        if layout == "rosinality" and "generator" in parts:
+            content["latent_avg"] = parts["generator"].model.state_dict()["mapping.w_avg"]
+        with atomic(out) as temporary:
+            torch.save(content, temporary)
+    else:
         raise WeightsError(f"{out.name}: the {layout} layout is written as .pt, .pth or .safetensors")
-    beside = (
-        {"latent_avg": parts["generator"].model.state_dict()["mapping.w_avg"]} if layout == "rosinality" and "generator" in parts else {}
-    )
-    with atomic(out) as temporary:
-        torch.save({**states, **beside}, temporary)
-    return out
+    return tuple(states)
 
 
-def _one(states: dict[str, State], out: Path) -> Path:
+def _write_one(states: dict[str, State], out: Path) -> None:
     if len(states) > 1:
-        raise WeightsError(
-            f"{out.name} can hold one network, this model has {', '.join(states)}: choose one with --part, or write a .pt file"
-        )
+        raise WeightsError(f"{out.name} can hold one network, not {', '.join(states)}: choose one with --part, or write a .pt file")
     with atomic(out) as temporary:
         save_file({name: tensor.contiguous().clone() for name, tensor in next(iter(states.values())).items()}, temporary)
-    return out
 
 
 def nvidia(part: str, state: State, config: Any) -> State:
