@@ -94,6 +94,16 @@ def test_an_opened_mouth_shows_the_models_pixels() -> None:
     assert np.abs(result[200, 200].astype(int) - (150, 120, 110)).max() <= 6
 
 
+def test_a_shut_mouth_hides_the_teeth() -> None:
+    pixels, mesh, opened = np.full((400, 400, 3), (150, 120, 110), np.uint8), face_points(), face_points(mouth=0.05)
+    cv2.ellipse(pixels, (200, 254), (24, 14), 0, 0, 360, (250, 250, 250), -1)
+    photo, skin = Image.fromarray(pixels), Image.new("RGB", (SIDE, SIDE), (150, 120, 110))
+    before = Image.fromarray(pixels[50:350, 50:350]).resize((SIDE, SIDE), Image.Resampling.BOX)
+    change = transfer.measure(before, before, skin, (opened, opened, mesh))
+    result = np.asarray(transfer.apply(photo, change, crop_matrix(photo.size, 300), SIDE)).astype(int)
+    assert result[251:258, 185:216, 2].max() < 150, "teeth shine through closed lips"
+
+
 def test_a_flow_that_folds_is_smoothed_until_it_does_not() -> None:
     y, x = np.mgrid[0 : transfer.GRID, 0 : transfer.GRID] / transfer.GRID
     flow = np.stack([-0.12 * np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.001), 0 * x], -1).astype(np.float32)

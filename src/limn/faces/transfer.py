@@ -4,7 +4,7 @@ The model shows a face before and after (its inversion and the edit of it). What
 the displacement of every mesh point, placed at the photograph's own mesh points and spread smoothly by a thin-plate spline,
 the idea of Dorta et al., The GAN That Warped (CVPR 2020). What changed in colour beyond that is carried as a difference of
 which only the low frequencies are kept. The photograph's own detail is moved, never replaced, save where the edit shows
-what the photograph hides (an opened mouth, opened eyes): there the model's own pixels are blended in.
+what the photograph hides (an opened mouth, opened eyes) or the reverse: there the model's own pixels are blended in.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TRUST = 55.0  # levels of 255 by which photograph and inversion may differ befor
 ROUGH = 7.0  # levels of finer detail beside a colour change by which it is doubted: edges that missed each other, not light
 FINEST = 0.008  # standard deviation of the finest colour change, in crop sides; at least 1.3 pixels of the model
 
-# Rings of the canonical face mesh that open: what lies inside was hidden while they were closed.
+# Rings of the canonical face mesh that open and shut: what lies inside is shown or hidden by it.
 INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 EYE_A = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
 EYE_B = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
@@ -58,7 +58,7 @@ def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: 
     doubt = np.abs(warped - was - offset).mean(-1) / TRUST, cv2.GaussianBlur(np.abs(now - was - colour).mean(-1), (0, 0), sigma) / ROUGH
     trust = cv2.GaussianBlur(np.exp(-(doubt[0] ** 2) - doubt[1] ** 2), (0, 0), sigma)
     colour *= (mask * trust)[..., None]
-    weight = sum((_revealed(own, target, ring) for ring in (INNER_LIPS, EYE_A, EYE_B)), np.zeros_like(mask))
+    weight = sum((_replaced(own, target, ring) for ring in (INNER_LIPS, EYE_A, EYE_B)), np.zeros_like(mask))
     shown = np.concatenate([now + offset, (weight * mask)[..., None]], axis=-1)
     return Change(flow, colour, shown.astype(np.float32), mask)
 
@@ -146,14 +146,17 @@ def sample(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
     return cv2.remap(picture, x + flow[..., 0] * GRID, y + flow[..., 1] * GRID, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _revealed(own: np.ndarray, target: np.ndarray, ring: tuple[int, ...]) -> np.ndarray:
-    """Weigh (GRID, GRID) the inside of a ring by how much of it the photograph did not show."""
+def _replaced(own: np.ndarray, target: np.ndarray, ring: tuple[int, ...]) -> np.ndarray:
+    """Weigh (GRID, GRID) the inside of a ring by how far no warp can make it: opened, it shows what was hidden; shut, it must hide."""
     indices = list(ring)
-    width = float(np.linalg.norm(np.ptp(target[indices], axis=0)))
-    was, now = (abs(float(cv2.contourArea(mesh[indices]))) / max(width, 1e-6) ** 2 for mesh in (own, target))
-    amount = float(_smoothstep((now - 1.6 * was - 0.03) / 0.06))
+    width = max(float(np.linalg.norm(np.ptp(target[indices], axis=0))), 1e-6)
+    was, now = (abs(float(cv2.contourArea(mesh[indices]))) / width**2 for mesh in (own, target))
+    opened, shut = (float(_smoothstep((more - 1.6 * less - 0.03) / 0.06)) for more, less in ((now, was), (was, now)))
     weight = np.zeros((GRID, GRID), np.float32)
-    cv2.fillPoly(weight, [(target[indices] * GRID * 16 - 8).round().astype(np.int32)], amount, lineType=cv2.LINE_AA, shift=4)
+    outline = [(target[indices] * GRID * 16 - 8).round().astype(np.int32)]
+    cv2.fillPoly(weight, outline, max(opened, shut), lineType=cv2.LINE_AA, shift=4)
+    if shut > opened:  # the smooth warp leaves a slit where the lips should meet
+        cv2.polylines(weight, outline, isClosed=True, color=shut, thickness=round(0.02 * GRID), lineType=cv2.LINE_AA, shift=4)
     return cv2.GaussianBlur(weight, (0, 0), 0.006 * GRID)
 
 
