@@ -1,7 +1,7 @@
 """Images and video in and out: colour, orientation, metadata, marks of origin.
 
 `read_image` and `write_image` are the one reader and the one writer of photographs, `read_video` and `write_video` of clips;
-`to_tensor` and `to_image` lead to the models and back; `mark` and `verify` say where a picture comes from.
+`to_tensor` and `to_image` lead to the models and back; `Origin` and `verify` say where a picture comes from.
 """
 
 from importlib import import_module
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limn.media.files import atomic, writable
+    from limn.media.marks import Credentials, Marks, Origin, Watermark, verify
     from limn.media.output import output_format, write_image
     from limn.media.photo import Photo, read_image
     from limn.media.sheet import grid
@@ -21,6 +22,11 @@ _HOMES = {
     "writable": "files",
     "Photo": "photo",
     "read_image": "photo",
+    "Credentials": "marks",
+    "Marks": "marks",
+    "Origin": "marks",
+    "Watermark": "marks",
+    "verify": "marks",
     "output_format": "output",
     "write_image": "output",
     "grid": "sheet",
@@ -32,7 +38,11 @@ _HOMES = {
 }
 __all__ = [
     "Clip",
+    "Credentials",
+    "Marks",
+    "Origin",
     "Photo",
+    "Watermark",
     "atomic",
     "grid",
     "output_format",
@@ -40,6 +50,7 @@ __all__ = [
     "read_video",
     "to_image",
     "to_tensor",
+    "verify",
     "writable",
     "write_image",
     "write_video",

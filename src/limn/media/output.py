@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from limn.errors import InputError
 from limn.media.files import atomic, writable
 from limn.media.photo import Photo, heif
+
+if TYPE_CHECKING:
+    from limn.media.marks import Origin
 
 SUFFIXES = {
     ".jpg": "JPEG",
@@ -35,10 +40,17 @@ def output_format(path: str | Path) -> str:
     return SUFFIXES[suffix]
 
 
-def write_image(image: Image.Image | Photo, path: str | Path, like: Photo | None = None) -> Path:
+def write_image(
+    image: Image.Image | Photo,
+    path: str | Path,
+    like: Photo | None = None,
+    origin: Origin | None = None,
+    mask: NDArray[np.generic] | None = None,
+) -> Path:
     """Write RGB pixels to `path`, whole or not at all, and return it; the suffix names the format.
 
     From `like` (or `image` itself, where it is a Photo) come alpha, EXIF, XMP, colour profile and, JPEG to JPEG, quality and subsampling.
+    With an `origin` the picture is marked: a watermark (only where `mask` (H, W) is above 0) and signed content credentials.
     InputError for an unknown suffix, a missing or read-only folder, a full disk.
     """
     if isinstance(image, Photo):
@@ -47,7 +59,13 @@ def write_image(image: Image.Image | Photo, path: str | Path, like: Photo | None
     kind = output_format(path)
     writable(path)
     with atomic(path) as beside:
-        encode(image, beside, kind, like)
+        if origin is None:
+            encode(image, beside, kind, like)
+        else:
+            from limn.media import marks
+
+            encode(marks.mark_pixels(image, origin, mask), beside, kind, like)
+            marks.sign(beside, origin, Path(path).name)
     return Path(path)
 
 

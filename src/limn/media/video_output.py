@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
+    from limn.media.marks import Origin
+
 Frame = Image.Image | tuple[float, Image.Image]
 BT709 = 1  # ITU-T H.273: primaries, transfer and matrix alike
 TICKS = 90_000  # per second, for frames that come with their own times
@@ -49,11 +51,14 @@ SUFFIXES = {
 }
 
 
-def write_video(path: str | Path, frames: Iterable[Frame], fps: Fraction | float, audio_from: str | Path | None = None) -> Path:
+def write_video(
+    path: str | Path, frames: Iterable[Frame], fps: Fraction | float, audio_from: str | Path | None = None, origin: Origin | None = None
+) -> Path:
     """Write frames (all of one size; RGB images at `fps`, or (seconds, image) pairs where the rate varies) and return `path`.
 
     Sound is taken from the clip `audio_from`: copied where the container allows it, else encoded, and cut to the length of the picture.
     4:2:0 needs even sizes: an odd one gets its last row or column once more. Memory does not grow with length.
+    With an `origin` the clip is marked: a watermark in every frame and, in MP4 and MOV, signed content credentials.
     InputError for an unknown suffix, no frames, changing sizes, a missing or read-only folder, a full disk.
     """
     target = Path(path)
@@ -62,12 +67,28 @@ def write_video(path: str | Path, frames: Iterable[Frame], fps: Fraction | float
     writable(path)
     with atomic(path) as beside:
         try:
-            _write(beside, path, iter(frames), Fraction(fps).limit_denominator(1_000_000), Path(audio_from) if audio_from else None)
+            shown = _marked(frames, origin) if origin is not None and origin.marked else iter(frames)
+            _write(beside, path, shown, Fraction(fps).limit_denominator(1_000_000), Path(audio_from) if audio_from else None)
         except av.FFmpegError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
                 raise OSError(error.errno, error.strerror) from error  # which `atomic` explains
             raise InputError(f"cannot write {path}: {error.strerror}; try another suffix") from error
+        if origin is not None:
+            from limn.media import marks
+
+            marks.sign(beside, origin, target.name)
     return target
+
+
+def _marked(frames: Iterable[Frame], origin: Origin) -> Iterator[Frame]:
+    """Put the same watermark into every frame, as strong as the first one needs it."""
+    from limn.media import watermark
+
+    pen: watermark.Pen | None = None
+    for frame in frames:
+        image = frame[1] if isinstance(frame, tuple) else frame
+        pen = pen or watermark.Pen(image, origin.payload)
+        yield (frame[0], pen.embed(image)) if isinstance(frame, tuple) else pen.embed(image)
 
 
 def _write(beside: Path, path: str | Path, frames: Iterator[Frame], fps: Fraction, audio_from: Path | None) -> None:
