@@ -31,8 +31,8 @@ def from_mesh(mesh: np.ndarray) -> np.ndarray:
 def five_from_mesh(mesh: np.ndarray) -> np.ndarray:
     """Return the five points (5, 2) of a mesh (478, 2 or 3): the middles of the eyes, the nose tip, the mouth corners."""
     plane = np.asarray(mesh, np.float64)[:, :2]
-    eyes = [plane[[33, 133]].mean(0), plane[[362, 263]].mean(0)]
-    return np.stack([*eyes, plane[[1, 4]].mean(0), plane[61], plane[291]])
+    groups = ([33, 133, 159, 145], [263, 362, 386, 374], [1, 4], [61, 78], [291, 308])
+    return np.stack([plane[group].mean(0) for group in groups])
 
 
 def mirror(points: np.ndarray, width: int) -> np.ndarray:
