@@ -12,8 +12,6 @@ Reproduced: benchmarks/generator.py on the model in the box.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +24,7 @@ from limn.blocks.equalized import EqualConv, EqualLinear, activate
 from limn.blocks.fir import BINOMIAL, downsample, kernel, upsample
 from limn.blocks.modulated import folded_layer, modulated_conv
 from limn.losses.adversarial import logistic, path_lengths, r1
+from limn.models.generation import stylegan2_layouts as layouts
 from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, seeded
 
 Noise = Literal["const", "random", "none"]
@@ -444,12 +443,12 @@ class Objective:
     def judge(self, images: Tensor, label: Tensor | None, rng: torch.Generator) -> Tensor:
         return self.discriminator(self.augment(images, rng), label).float()
 
-    def generator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+    def generator_loss(self, batch: dict[str, Tensor], rng: torch.Generator) -> Losses:
         label = batch.get("label")
         fake = self.generator.synthesis(self.styles(len(batch["image"]), label, rng, self.mixing), "random", rng)
         return {"adversarial": logistic(self.judge(fake, label, rng), real=True).mean()}
 
-    def path_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+    def path_loss(self, batch: dict[str, Tensor], rng: torch.Generator) -> Losses:
         """Equation 4: the length of the Jacobian along a random image direction should be its running mean."""
         label = batch.get("label")
         count = max(len(batch["image"]) // 2, 1)
@@ -459,11 +458,11 @@ class Objective:
         return {"path": self.path_weight * self.path_penalty(path_lengths(images, w_plus, direction)).mean()}
 
     def path_penalty(self, lengths: Tensor, decay: float = 0.01) -> Tensor:
-        mean = self.path_mean.to(lengths.device).lerp(lengths.mean().detach(), decay)
-        self.path_mean = mean
+        mean = self.path_mean.to(lengths.device).lerp(lengths.mean(), decay)
+        self.path_mean = mean.detach()
         return (lengths - mean).square()
 
-    def discriminator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+    def discriminator_loss(self, batch: dict[str, Tensor], rng: torch.Generator) -> Losses:
         images, label = batch["image"], batch.get("label")
         with torch.no_grad():
             fake = self.generator.synthesis(self.styles(len(images), label, rng, self.mixing), "random", rng)
@@ -471,7 +470,7 @@ class Objective:
         self.signs += torch.stack([on_real.detach().sign().sum(), on_real.new_tensor(float(len(on_real)))]).cpu()
         return {"fake": logistic(on_fake, real=False).mean(), "real": logistic(on_real, real=True).mean()}
 
-    def r1_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+    def r1_loss(self, batch: dict[str, Tensor], rng: torch.Generator) -> Losses:
         images = batch["image"].detach().requires_grad_()
         return {"r1": r1(self.judge(images, batch.get("label"), rng), images).mean() * (self.gamma / 2)}
 
@@ -487,7 +486,7 @@ class Objective:
     def state_dict(self) -> dict[str, Tensor]:
         return {"path_mean": self.path_mean, "signs": self.signs}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.path_mean, self.signs = state["path_mean"].clone(), state["signs"].clone()
 
     @torch.no_grad()
@@ -511,115 +510,9 @@ def objective(config: Config, **settings: object) -> Objective:
 # ------------------------------------------------------------------------------------------------------ published weights
 
 
-def found(state: State, pattern: str) -> list[int]:
-    """The numbers that `pattern` captures in the names of a state, each once, in order."""
-    return sorted({int(match[1]) for name in state if (match := re.fullmatch(pattern, name))})
-
-
-def filter_taps(state: State) -> tuple[float, ...]:
-    """The resampling kernel that the state holds as a buffer (rosinality's up-sampling copies are four times as large)."""
-    buffer = next((t for name, t in state.items() if name.endswith(("resample_filter", ".kernel"))), None)
-    if buffer is None:
-        return BINOMIAL
-    taps = buffer.float().sum(0) / buffer.float().sum()
-    same = len(taps) == len(BINOMIAL) and torch.allclose(taps, kernel(), atol=1e-5)
-    return BINOMIAL if same else tuple(taps.tolist())
-
-
-def infer_generator(state: State) -> Config:
-    """Config of NVIDIA's generator layout from its shapes."""
-    sizes = found(state, r"synthesis\.b(\d+)\.conv1\.weight")
-    c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
-    w_dim = state["synthesis.b4.conv1.affine.weight"].shape[1]
-    residual = any(re.fullmatch(r"synthesis\.b\d+\.skip\.weight", name) for name in state)
-    return Config(
-        size=sizes[-1],
-        z_dim=state["mapping.fc0.weight"].shape[1] - (w_dim if c_dim else 0),
-        w_dim=w_dim,
-        c_dim=c_dim,
-        image_channels=state[f"synthesis.b{sizes[-1]}.torgb.weight"].shape[0],
-        mapping_layers=len(found(state, r"mapping\.fc(\d+)\.weight")),
-        channels=tuple(state[f"synthesis.b{size}.conv1.weight"].shape[0] for size in sizes),
-        architecture="resnet" if residual else "skip" if "synthesis.b4.torgb.weight" in state else "orig",
-        noise="synthesis.b4.conv1.noise_const" in state,
-        taps=filter_taps(state),
-    )
-
-
-def infer_discriminator(state: State) -> Config:
-    """Config of NVIDIA's discriminator layout from its shapes; the group size is not in them (published: 4)."""
-    sizes = [4, *found(state, r"b(\d+)\.conv0\.weight")]
-    channels = (state["b4.conv.weight"].shape[0], *(state[f"b{size}.conv0.weight"].shape[0] for size in sizes[1:]))
-    label = state.get("mapping.embed.weight")
-    return Config(
-        size=sizes[-1],
-        c_dim=0 if label is None else label.shape[1],
-        image_channels=state[f"b{sizes[-1]}.fromrgb.weight"].shape[1],
-        channels=channels,
-        discriminator="resnet" if f"b{sizes[-1]}.skip.weight" in state else "skip" if "b4.fromrgb.weight" in state else "orig",
-        taps=filter_taps(state),
-        label_dim=0 if label is None else label.shape[0],
-        label_layers=len(found(state, r"mapping\.fc(\d+)\.weight")) if label is not None else 8,
-        std_channels=state["b4.conv.weight"].shape[1] - channels[0],
-    )
-
-
-LAYER = [("conv.weight", "weight"), ("conv.modulation.weight", "affine.weight"), ("conv.modulation.bias", "affine.bias")]
-LAYER += [("noise.weight", "noise_strength"), ("activate.bias", "bias"), ("bias", "bias")]
-PLACES = [("conv1", "b4.conv1"), ("to_rgb1", "b4.torgb")]
-PLACES += [(f"convs.{2 * j + k}", f"b{8 << j}.conv{k}") for j in range(8) for k in (0, 1)]
-PLACES += [(f"to_rgbs.{j}", f"b{8 << j}.torgb") for j in range(8)]
-ROSINALITY = [(re.escape(f"{a}.{s}"), f"synthesis.{b}.{t}") for a, b in PLACES for s, t in LAYER]
-ROSINALITY += [("noises.noise_0", "synthesis.b4.conv1.noise_const")]
-ROSINALITY += [(rf"noises\.noise_{2 * j + k + 1}", f"synthesis.b{8 << j}.conv{k}.noise_const") for j in range(8) for k in (0, 1)]
-ROSINALITY += [(rf"style\.{n + 1}\.(weight|bias)", rf"mapping.fc{n}.\1") for n in range(16)]
-ROSINALITY += [("input.input", "synthesis.b4.const"), ("latent_avg", "mapping.w_avg"), (r".*\.kernel", None)]
-
-
-def rosinality_discriminator(config: Config) -> list[tuple[str, str | None]]:
-    """Names of rosinality's discriminator; its blocks are counted from the full resolution."""
-    rows: list[tuple[str, str | None]] = [(r"convs\.0\.0\.weight", f"b{config.size}.fromrgb.weight")]
-    rows += [(r"convs\.0\.1\.bias", f"b{config.size}.fromrgb.bias")]
-    for index, size in enumerate(resolutions(config.size)[:0:-1], 1):
-        rows += [(rf"convs\.{index}\.conv1\.\d\.(weight|bias)", rf"b{size}.conv0.\1")]
-        rows += [(rf"convs\.{index}\.conv2\.[12]\.(weight|bias)", rf"b{size}.conv1.\1")]
-        rows += [(rf"convs\.{index}\.skip\.1\.weight", f"b{size}.skip.weight")]
-    rows += [(r"final_conv\.\d\.(weight|bias)", r"b4.conv.\1"), (r"final_linear\.0\.(weight|bias)", r"b4.fc.\1")]
-    return [*rows, (r"final_linear\.1\.(weight|bias)", r"b4.out.\1"), (r".*\.kernel", None)]
-
-
-def infer_rosinality(state: State) -> Config:
-    """Config of rosinality's generator layout from its shapes."""
-    ups = 1 + max(found(state, r"to_rgbs\.(\d+)\.bias"), default=-1)
-    convs = [state["conv1.conv.weight"], *(state[f"convs.{2 * j + 1}.conv.weight"] for j in range(ups))]
-    return Config(
-        size=4 << ups,
-        z_dim=state["style.1.weight"].shape[1],
-        w_dim=state["conv1.conv.modulation.weight"].shape[1],
-        image_channels=state["to_rgb1.bias"].shape[1],
-        mapping_layers=len(found(state, r"style\.(\d+)\.weight")),
-        channels=tuple(weight.shape[1] for weight in convs),
-        taps=filter_taps(state),
-    )
-
-
-def infer_rosinality_discriminator(state: State) -> Config:
-    """Config of rosinality's discriminator layout from its shapes."""
-    last = max(found(state, r"convs\.(\d+)\.conv1\.0\.weight"))
-    inputs = [state[f"convs.{index}.conv1.0.weight"].shape[0] for index in range(last, 0, -1)]
-    deepest = state["final_conv.0.weight"]
-    return Config(
-        size=4 << last,
-        image_channels=state["convs.0.0.weight"].shape[1],
-        channels=(deepest.shape[0], *inputs),
-        taps=filter_taps(state),
-        std_channels=deepest.shape[1] - deepest.shape[0],
-    )
-
-
 def complete(state: State) -> State:
     """Add what rosinality's files may lack: the average style (here the mean of 4096 draws) and the noise planes."""
-    added, config = dict(state), infer_rosinality(state)
+    added, config = dict(state), Config(**layouts.rosinality_generator(state))
     if "latent_avg" not in state:
         mapping = Mapping(config.z_dim, 0, config.w_dim, 1, config.mapping_layers)
         own = {f"fc{n}.{part}": state[f"style.{n + 1}.{part}"].float() for n in range(config.mapping_layers) for part in ("weight", "bias")}
@@ -636,34 +529,34 @@ PUBLISHED = [
         "generator",
         "nvidia",
         lambda s: "synthesis.b4.const" in s and "mapping.fc0.weight" in s and "mapping.w_avg" in s,
-        infer_generator,
+        lambda s: Config(**layouts.nvidia_generator(s)),
         Generator,
-        [(r".*resample_filter", None)],
+        layouts.NVIDIA,
     ),
     Published(
         "discriminator",
         "nvidia",
         lambda s: "b4.fc.weight" in s and "b4.conv.weight" in s and "b4.out.weight" in s,
-        infer_discriminator,
+        lambda s: Config(**layouts.nvidia_discriminator(s)),
         Discriminator,
-        [(r".*resample_filter", None)],
+        layouts.NVIDIA,
     ),
     Published(
         "generator",
         "rosinality",
         lambda s: "input.input" in s and "conv1.conv.modulation.weight" in s and "style.1.weight" in s,
-        infer_rosinality,
+        lambda s: Config(**layouts.rosinality_generator(s)),
         Generator,
-        ROSINALITY,
+        layouts.ROSINALITY,
         complete,
     ),
     Published(
         "discriminator",
         "rosinality",
         lambda s: "convs.1.conv1.0.weight" in s and "final_linear.1.weight" in s and "final_conv.0.weight" in s,
-        infer_rosinality_discriminator,
+        lambda s: Config(**layouts.rosinality_discriminator(s)),
         Discriminator,
-        rosinality_discriminator,
+        lambda config: layouts.rosinality_discriminator_names(config.size),
     ),
 ]
 
