@@ -47,10 +47,11 @@ UNITS = {
     "brightness": RATIO + "a brighter picture",
     "background": RATIO + "a brighter background",
 }
+SAME = ("roll", "eyes_open_left", "eyes_open_right")  # aligned away, or parts of another measure
 FREE = {  # what goes along with a direction by its very meaning
     "brightness": ("skin", "background", "hair", "contrast"),
-    "smile": ("mouth_open", "eyes_open"),
-    "mouth_open": ("smile",),
+    "smile": ("mouth_open", "mouth_width"),
+    "mouth_open": ("mouth_width",),
 }
 
 
@@ -83,7 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--generator", default="limn-portraits64", help="name or file")
     parser.add_argument("--mesh", default="limn-mesh")
     parser.add_argument("--identity", default="limn-identity")
-    parser.add_argument("--count", type=int, default=4000, help="samples of the survey")
+    parser.add_argument("--count", type=int, default=3000, help="samples of the survey")
     parser.add_argument("--names", nargs="*", default=list(UNITS), choices=list(UNITS), help="which directions")
     parser.add_argument("--out", type=Path, default=Path("directions"))
     parser.add_argument("--check", type=Path, help="measure the directions of this bundle and stop")
@@ -115,23 +116,23 @@ class Measures:
         large = F.interpolate(images, size=(128, 128), mode="bicubic", align_corners=False, antialias=True).clamp(-1, 1)
         points = self.mesh.landmarks(large).float()
         shapes = [measures(one.cpu().numpy()) for one in points]
-        values = {name: torch.tensor([float(shape[name]) for shape in shapes]) for name in shapes[0] if name != "roll"}
-        features = self.features(images)
-        values |= appearance(large, points) | {reading.name: reading(features) for reading in self.readings}
-        return values, self.identity.embed(images)
+        values = {name: torch.tensor([float(shape[name]) for shape in shapes]) for name in shapes[0] if name not in SAME}
+        who = self.identity.embed(images)
+        features = self.features(images, who)
+        return values | appearance(large, points) | {reading.name: reading(features) for reading in self.readings}, who
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, who: Tensor) -> Tensor:
         """What age and gender are read from: the identity network's pooled maps and its embedding."""
-        return torch.cat([self.identity.moments(images), self.identity.embed(images)], 1)
+        return torch.cat([self.identity.moments(images), who], 1)
 
     def learn(self, path: Path, size: int) -> None:
         """Fit age and gender to the labelled portraits, and say how well they are read off people that were left out."""
         rows, pictures = [], []
         for row, data in portraits.entries(path):
-            if row.get("age") and row.get("gender"):
+            if row.get("age", "").isdecimal() and row.get("gender") in ("male", "female"):
                 rows.append(row)
                 pictures.append(portraits.decode(data, size, row["file"]))
-        features = torch.cat([self.features(part) for part in portraits.tensor(np.stack(pictures)).split(64)])
+        features = torch.cat([self.features(part, self.identity.embed(part)) for part in portraits.tensor(np.stack(pictures)).split(64)])
         people = [row["identity"] for row in rows]
         labels = {
             "age": torch.tensor([float(row["age"]) for row in rows]),
@@ -170,7 +171,7 @@ def choose_ridge(features: Tensor, values: Tensor, people: list[str], folds: int
 def supervised(generator: Any, measure: Measures, found: Survey, about: dict[str, str], names: list[str]) -> list[Direction]:
     """Find and check each named direction; return those that move what they name most."""
     last = generator.num_ws
-    layers = [None, range(min(4, last)), range(2, min(7, last)), range(4, last), range(min(6, last - 2), last)]
+    layers = [None, range(min(4, last)), range(2, min(7, last)), range(min(5, last - 2), last)]
     shipped = []
     for name in names:
         if name not in found.values:

@@ -67,7 +67,7 @@ class Moved:
     def score(self) -> float:
         """How much better the named measure moves than what should stay: the largest side effect and identity, per unit of its own move."""
         own = self.changes[self.name]
-        return -1e3 if own <= 0 else 1 - (abs(self.other[1]) + self.identity) / own
+        return -1e3 if own < 0.05 else 1 - (abs(self.other[1]) + self.identity) / own
 
 
 def codes_of(generator: Generator, seeds: Sequence[int], truncation: float) -> Tensor:
@@ -182,10 +182,10 @@ def best(
     name: str,
     found: Survey,
     *,
-    holds: Sequence[float] = (0.0, 1.0, 5.0, 25.0),
+    holds: Sequence[float] = (0.0, 3.0, 20.0),
     layers: Sequence[Sequence[int] | None] = (None,),
     free: Sequence[str] = (),
-    count: int = 48,
+    count: int = 24,
     first_seed: int = 50_000,
     **fields: Any,
 ) -> Direction:
@@ -200,8 +200,7 @@ def best(
         vector = isolate(found, name, hold, free)
         for chosen in layers:
             plain = Direction(name, vector, layers=None if chosen is None else tuple(chosen), **fields)
-            rough = calibrate(plain, _moved(generator, measure, plain, found, still))
-            moved = _moved(generator, measure, rough, found, still)
-            direction = calibrate(rough, moved)
+            moved = _moved(generator, measure, plain, found, still)
+            direction = calibrate(plain, moved)
             tried.append((moved.score, replace(direction, source={**direction.source, "hold": hold})))
     return max(tried, key=lambda row: row[0])[1]
