@@ -8,6 +8,7 @@ import math
 import struct
 import zipfile
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -96,8 +97,10 @@ def _array(file: BinaryIO, size: int) -> Any:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, column_major, dtype = read(file, max_header_size=10_000)
-    except (ValueError, SyntaxError, EOFError, MemoryError, RecursionError) as error:
-        raise WeightsError(f"has a damaged NumPy header ({str(error).splitlines()[0][:80]}): download or copy it again") from error
+    except (ValueError, TypeError, LookupError, SyntaxError, TokenError, EOFError, MemoryError, RecursionError) as error:
+        raise WeightsError(
+            f"has a damaged NumPy header ({(str(error).splitlines() or ['unreadable'])[0][:80]}): download or copy it again"
+        ) from error
     if dtype.hasobject:
         raise WeightsError("holds pickled Python objects, not numbers: it is refused; save the array as numbers")
     wanted = math.prod(shape) * dtype.itemsize

@@ -7,6 +7,7 @@ import math
 import mmap
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ def archive(path: Path) -> Iterator[zipfile.ZipFile]:
                     f"is a zip bomb, {size:,} bytes that claim to be {unpacked:,} in {len(entries):,} entries: it is refused"
                 )
             yield zipped
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, struct.error) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error) as error:
         raise WeightsError(f"is a damaged zip archive ({error}): download or copy it again") from error
 
 
