@@ -36,8 +36,10 @@ class Config:
     head: int = 48  # channels of the pyramid and of the head
     folded: bool = False  # batch norms folded into the convolutions: for inference, `fold` makes it so
     size: int = 224  # side of the training pictures, pixels
-    longest: int = 1280  # a larger photograph is scaled down to this side before it is looked at, pixels
-    overview: int = 256  # faces too large for the first look are found in a second one at this side, pixels
+    overview: int = 256  # a photograph is looked at with its long side so small, for faces that fill it, pixels
+    usual: int = 640  # ... and so
+    finest: int = 1280  # ... and so where all faces found are small
+    small: float = 0.12  # of the long side of the photograph: what is small
 
 
 class Convolution(nn.Module):
@@ -101,9 +103,11 @@ class Detector(nn.Module):
     def detect(self, image: Tensor, threshold: float = 0.5) -> Tensor:
         """Return faces (K, 15), best first: x0, y0, x1, y1, score and five points, in pixels of the image (1, 3, H, W)."""
         longest = max(image.shape[-2:])
-        first = min(1.0, self.config.longest / longest)
-        scales = [first] + ([self.config.overview / longest] if longest * first > 1.25 * self.config.overview else [])
-        rows = torch.cat([self._look(image, scale, threshold) for scale in scales])
+        rows = self._look(image, min(1.0, self.config.usual / longest), threshold)
+        if longest > 1.25 * self.config.overview:
+            rows = torch.cat([rows, self._look(image, self.config.overview / longest, threshold)])
+        if longest > self.config.usual and not ((rows[:, 2:4] - rows[:, :2]) > self.config.small * longest).any():
+            rows = torch.cat([rows, self._look(image, min(1.0, self.config.finest / longest), threshold)])
         keep = nms(rows[:, :4], rows[:, 4], 0.4)
         return _voted(rows, keep[~_swallowed(rows[keep, :4])])
 

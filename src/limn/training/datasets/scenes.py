@@ -26,7 +26,7 @@ from limn.training.datasets.spoil import blurred, lit, spoilt
 FREE = ("CC BY 3.0", "public domain")  # the licences whose pictures train; all others are held out
 SCENES_SHARE = 3  # how often a scene is drawn for each time that a portrait is
 MOST_FACES = 20  # rows of labels per picture
-SMALLEST, LARGEST = 9.0, 220.0  # height of the faces' boxes, pixels
+SMALLEST, LARGEST = 14.0, 220.0  # height of the faces' boxes, pixels
 OLD_BOX = (29.7, 23.6, 98.4, 117.9)  # of a portrait without a mesh: the mean over those that have one
 # Five points of the mesh topology, and how far the labels of the scenes lie from them on average, pixels of the 128 crop
 FIVE = ((33, 133, 159, 145), (263, 362, 386, 374), (1, 4), (61, 78), (291, 308))
@@ -161,7 +161,7 @@ def _layout(size: int, rng: np.random.Generator) -> list[tuple[tuple[float, floa
         slack = max(size * 0.5 - height * 0.4, 0)
         return [((size / 2 + rng.uniform(-slack, slack), size / 2 + rng.uniform(-slack, slack)), height)]
     if style == 2:
-        heights = np.exp(rng.uniform(np.log(SMALLEST), np.log(120), int(rng.integers(2, 10))))
+        heights = np.exp(rng.uniform(np.log(SMALLEST * 0.8), np.log(120), int(rng.integers(2, 10))))
         return [((rng.uniform(0, size), rng.uniform(0, size)), float(h)) for h in np.sort(heights)]  # the nearer hide the farther
     columns, rows = int(rng.integers(2, 6)), int(rng.integers(2, 5))
     height = min(size / columns, size / rows) * rng.uniform(0.35, 0.9)
