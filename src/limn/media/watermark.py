@@ -34,6 +34,7 @@ ENOUGH = 20.0  # standard deviations of the weakest pattern at which no more cha
 LEGIBLE = 4.5  # the same, below which no bytes are put in
 PRESENT = 6.5  # standard deviations at which the position pattern alone counts as found
 FOUND = (5.5, 8.0)  # the same in a part of a picture, where every place is tried: with bytes, and alone
+DISTINCT = 5.0  # of the sum of tiles at the position, against the sum at all shifts
 READ = (3.5, 3.8)  # of the position pattern, and of the six others on average, at which a check sum that holds is believed
 WINDOW = 768  # canonical pixels of a part of a picture that are looked at
 ROUNDS = 5  # of measuring and evening out when a mark is put in
@@ -241,8 +242,11 @@ def _read(residual: Array) -> Found | None:
     seen = _sum(residual)
     if seen.score < READ[0]:
         return None
-    payload = _bytes(_correlate(seen.tile))
-    return Found(payload, seen.score, seen.box) if payload is not None or seen.score >= PRESENT else None
+    maps = _correlate(seen.tile)
+    payload = _bytes(maps)
+    # a picture that repeats itself in step with the tiles adds up as a mark does; then the position is no better than other shifts
+    alone = seen.score >= PRESENT and maps[0, 0, 0] >= DISTINCT
+    return Found(payload, seen.score, seen.box) if payload is not None or alone else None
 
 
 def _bytes(maps: NDArray[np.float64]) -> int | None:
@@ -293,7 +297,7 @@ def _best_rectangle(hits: Array, energy: Array) -> tuple[float, tuple[int, int, 
 def _correlate(tile: Array) -> NDArray[np.float64]:
     """Return how well each pattern fits a sum of tiles at each of its shifts (7, 64, 64), in standard deviations of chance."""
     fits = np.fft.fft2(tile) * np.conj(_bases())
-    return np.fft.ifft2(fits).real / np.sqrt((np.abs(fits) ** 2).mean((1, 2), keepdims=True)) * TILE
+    return np.fft.ifft2(fits).real / np.sqrt((np.abs(fits) ** 2).mean((1, 2), keepdims=True) + 1e-12) * TILE
 
 
 def _search(luma: Array) -> Found | None:
