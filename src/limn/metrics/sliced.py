@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,9 +73,14 @@ def _compare(a: Tensor, b: Tensor, generator: torch.Generator) -> float:
     total = 0.0
     for _ in range(REPEATS):
         directions = F.normalize(torch.randn(a.shape[1], DIRECTIONS, generator=generator), dim=0).to(a.device)
-        for part in directions.split(16, dim=1):  # in parts: sorting is what takes the memory
-            total += float(((a @ part).sort(0).values - (b @ part).sort(0).values).abs().mean(0).sum())
+        for part in directions.T.split(16):  # in parts, to bound the memory
+            total += float(np.abs(_sorted(part @ a.T) - _sorted(part @ b.T)).mean(1, dtype=np.float64).sum())
     return total / (REPEATS * DIRECTIONS)
+
+
+def _sorted(values: Tensor) -> np.ndarray:
+    """Sort each row: NumPy does it several times faster than PyTorch, which also keeps the order."""
+    return np.sort(values.cpu().numpy(), axis=1)
 
 
 def _kernel(images: Tensor) -> Tensor:
