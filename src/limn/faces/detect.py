@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,7 +78,12 @@ def choose(faces: Sequence[Face], which: int | str = "largest") -> list[Face]:
 def _detector(name: str, device: str) -> Loaded:
     from limn.errors import WeightsError
     from limn.weights import load
+    from limn.weights.catalogue import published
+    from limn.weights.store import names
 
+    known = published().get(name)
+    if known and name not in names() and not Path(name).exists():
+        raise WeightsError(f"the detector {name} is not here: `limn models fetch {name}` gets it ({known[1].licence})")
     loaded = load(NAMES.get(name, name), device=device)
     if not hasattr(loaded.model, "detect"):
         raise WeightsError(f"{name} is the {loaded.part} of {loaded.system}: a face detector is needed (limn, retinaface, yunet)")

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limn.blocks.boxes import iou, nms
-from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State
+from limn.models.records import Adam, Card, Entry, Losses, Phase, Preset, Published, State
 
 STRIDES = (8, 16, 32)
 SIZES = ((16, 32), (64, 128), (256, 512))  # sides of the two prior squares at each stride, pixels
@@ -376,5 +376,13 @@ CARD = Card(
     arxiv="1905.00641",
     verbs=("detect", "train"),
     weights_licence="MIT (the files); trained on WIDER FACE, whose pictures are for research only",
+    entries=(
+        Entry(
+            "https://github.com/biubug6/Face-Detector-1MB-with-landmark/raw/7f49cebe8c46c0d36debf2f4776dff35dd59a071/weights/mobilenet0.25_Final.pth",
+            "5f88f7957d9eaef82b49b9e0202bc56e97292e2aede2999209accd34442cc4df",
+            1786259,
+            "MIT; trained on WIDER FACE, whose pictures are for research only",
+        ),
+    ),
     source="biubug6/Pytorch_Retinaface",
 )

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limn.blocks.boxes import iou, nms
-from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State
+from limn.models.records import Adam, Card, Entry, Losses, Phase, Preset, Published, State
 
 STRIDES = (8, 16, 32)
 MOST = 2000  # candidates that enter the suppression, the best
@@ -371,5 +371,13 @@ CARD = Card(
     arxiv="",
     verbs=("detect", "train"),
     weights_licence="Apache-2.0 (the training repository), MIT (opencv_zoo); trained on WIDER FACE, whose pictures are for research only",
+    entries=(
+        Entry(
+            "https://github.com/ShiqiYu/libfacedetection.train/raw/0047ac24afb1a50a0c6105001c89d1b5b805dbf1/onnx/yunet_n_640_640.onnx",
+            "25a606a145a5b6d7271ae138fbd00eba91dad8b83222ae3f2c7ecd0f4a7b0e31",
+            317466,
+            "Apache-2.0; trained on WIDER FACE, whose pictures are for research only",
+        ),
+    ),
     source="ShiqiYu/libfacedetection.train",
 )
