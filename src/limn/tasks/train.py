@@ -62,19 +62,33 @@ def train(
     dtype = {"auto": devices.fast_dtype(place.type), "float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision)
     if dtype is None:
         raise InputError(f"precision {precision!r} is not known: use auto, float32 or bfloat16")
-    torch.manual_seed(seed)  # the layers of PyTorch draw their first weights from the global generator
-    objective = module.objective(chosen.config, **{**chosen.objective, **settings_of(set or [])})
+    options = frozen({**chosen.objective, **settings_of(set or [])}, place)
+    with torch.random.fork_rng(devices=[]):  # the layers of PyTorch draw their first weights from the global generator
+        torch.manual_seed(seed)
+        objective = module.objective(chosen.config, **options)
+    config = getattr(objective, "config", chosen.config)
     out.mkdir(parents=True, exist_ok=True)
     if init is not None:
         adopt_matching(objective.networks, init)
     settings = loop.Settings(
         out, steps or chosen.steps, batch or chosen.batch, seed, chosen.ema_kimg, place, dtype, decay=decay, warmup=warmup
     )
-    run = loop.start(settings, objective, saver(system, chosen.config))
-    dataset = open_dataset(chosen.data, data, chosen.config, True, **({"where": where} if where else {}))
-    describe(out, system, preset, chosen.config, settings, len(dataset), str(data), where or [])
+    run = loop.start(settings, objective, saver(system, config))
+    dataset = open_dataset(chosen.data, data, config, True, **({"where": where} if where else {}))
+    describe(out, system, preset, config, settings, len(dataset), str(data), where or [])
     loop.train(run, dataset, print_line)
     return Trained(system, preset, run.step, run.step * settings.batch, time.monotonic() - began, out / "model.safetensors")
+
+
+FROZEN = ("generator", "features", "identity")  # settings of an objective that name a trained model
+
+
+def frozen(options: dict[str, Any], place: Any) -> dict[str, Any]:
+    """Load the models that an objective's settings name (in the box, in the store, or by path), to be used but not trained."""
+    from limn.weights import load
+
+    names = {key: value for key, value in options.items() if key in FROZEN and isinstance(value, str)}
+    return options | {key: load(name, device=place).model.eval().requires_grad_(False) for key, name in names.items()}
 
 
 def settings_of(pairs: list[str]) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def one_phase(run: Run, phase: Phase, index: int, batch: dict[str, Tensor]) -> d
         losses = phase.loss(batch, rng)
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
     if not torch.isfinite(total):
-        bad = ", ".join(f"{name} = {float(loss)}" for name, loss in losses.items())
+        bad = ", ".join(f"{name} = {float(loss.detach())}" for name, loss in losses.items())
         raise TrainingError(f"step {run.step}, {phase.name}: the loss is not finite ({bad}); the last checkpoint is good: lower the rate")
     of.zero_grad(set_to_none=True)
     (total * phase.every).backward()

@@ -87,7 +87,16 @@ class Mapping(nn.Module):
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor | None, label: Tensor | None = None) -> Tensor:
-        """Return w repeated for every layer, (N, repeat, w_dim), or w itself where there is nothing to repeat for."""
+        """Return w repeated for every layer, (N, repeat, w_dim), or w itself where there is nothing to repeat for.
+
+        Always in full precision: rounded styles would be another distribution than the one that inference draws from.
+        """
+        with torch.autocast(self.fc0.weight.device.type, enabled=False):
+            w = self.style(z, label)
+        return w[:, None].expand(-1, self.repeat, -1) if self.repeat else w
+
+    def style(self, z: Tensor | None, label: Tensor | None) -> Tensor:
+        """w (N, w_dim)."""
         parts = [] if z is None else [normalise(z.float())]
         if hasattr(self, "embed"):
             if label is None:
@@ -96,7 +105,7 @@ class Mapping(nn.Module):
         x = torch.cat(parts, 1)
         for index in range(self.layers):
             x = getattr(self, f"fc{index}")(x)
-        return x[:, None].expand(-1, self.repeat, -1) if self.repeat else x
+        return x
 
     def truncate(self, w_plus: Tensor, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
         """Move the first `cutoff` layers (all where None) of w_plus towards the average by 1 - psi (section 4.2 of StyleGAN)."""
@@ -458,7 +467,7 @@ class Objective:
         return {"path": self.path_weight * self.path_penalty(path_lengths(images, w_plus, direction)).mean()}
 
     def path_penalty(self, lengths: Tensor, decay: float = 0.01) -> Tensor:
-        mean = self.path_mean.to(lengths.device).lerp(lengths.mean(), decay)
+        mean = self.path_mean.to(lengths.device).lerp(lengths.float().mean(), decay)
         self.path_mean = mean.detach()
         return (lengths - mean).square()
 
