@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class Mapping(nn.Module):
 
         Always in full precision: rounded styles would be another distribution than the one that inference draws from.
         """
-        with torch.autocast(self.fc0.weight.device.type, enabled=False):
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
             w = self.style(z, label)
         return w[:, None].expand(-1, self.repeat, -1) if self.repeat else w
 
@@ -256,11 +256,11 @@ class Synthesis(nn.Module):
         self, styles: list[Tensor], noise: Noise = "const", rng: torch.Generator | None = None, features: dict[int, Tensor] | None = None
     ) -> Tensor:
         """Synthesise from the space S. `features`, if given, receives what leaves each resolution's block."""
-        if len(styles[0]) > 1 and features is None and self.b4.const.device.type == "cpu" and not torch.is_grad_enabled():
+        if len(styles[0]) > 1 and features is None and styles[0].device.type == "cpu" and not torch.is_grad_enabled():
             # One sample at a time keeps the activations in the cache and lets every layer fold its style.
             return torch.cat([self.render([style[i : i + 1] for style in styles], noise, rng) for i in range(len(styles[0]))])
         queue, image = list(styles), None
-        x = self.b4.const.expand(len(styles[0]), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        x = self.blocks[0].const.expand(len(styles[0]), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         for block, size in zip(self.blocks, resolutions(self.config.size), strict=True):
@@ -501,7 +501,7 @@ class Objective:
     @torch.no_grad()
     def samples(self, networks: nn.ModuleDict) -> Tensor:
         """Sixteen images of fixed latents at truncation 0.7."""
-        generator = networks["generator"]
+        generator = cast(Generator, networks["generator"])
         label = torch.eye(generator.config.c_dim)[torch.arange(16) % generator.config.c_dim] if generator.config.c_dim else None
         return generator(self.fixed.to(generator.w_avg.device), label, truncation=0.7)
 
