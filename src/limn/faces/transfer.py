@@ -63,12 +63,14 @@ def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: 
     return Change(flow, colour, shown.astype(np.float32), mask)
 
 
-def apply(photo: Image.Image, change: Change, matrix: np.ndarray, size: int) -> Image.Image:
+def apply(photo: Image.Image, change: Change, matrix: np.ndarray, size: int) -> tuple[Image.Image, np.ndarray]:
     """Let a change befall an RGB photo, where `matrix` (2, 3) takes its pixels to those of the crop of `size` pixels a side.
 
-    Pixels outside the change's mask keep their very values. Works in strips: memory does not grow with the photo.
+    Returns the photo and the mask (H, W), 0 to 255, of what may have changed: where it is 0, pixels keep their very values.
+    Works in strips, so that little memory is needed beside the photo.
     """
     pixels = np.array(photo)
+    mask = np.zeros(pixels.shape[:2], np.uint8)
     to_grid = _then_scale(np.asarray(matrix, np.float64), size)
     from_sides = np.linalg.inv(np.asarray(matrix, np.float64)[:, :2]) * size  # a displacement in crop sides -> in photo pixels
     x0, y0, x1, y1 = _bounds(change.mask, to_grid, photo.size)
@@ -76,8 +78,8 @@ def apply(photo: Image.Image, change: Change, matrix: np.ndarray, size: int) -> 
     source = pixels.copy()
     for top in range(y0, y1, height):
         rows = slice(top, min(top + height, y1))
-        pixels[rows, x0:x1] = _strip(source, change, (to_grid, from_sides), (x0, x1), rows)
-    return Image.fromarray(pixels)
+        pixels[rows, x0:x1], mask[rows, x0:x1] = _strip(source, change, (to_grid, from_sides), (x0, x1), rows)
+    return Image.fromarray(pixels), mask
 
 
 def mesh_in_sides(mesh: np.ndarray, size: int) -> np.ndarray:
@@ -166,8 +168,8 @@ def _strip(
     maps: tuple[np.ndarray, np.ndarray],
     columns: tuple[int, int],
     rows: slice,
-) -> np.ndarray:
-    """Return rows of the changed photo; `maps` take its pixels to grid pixels (2, 3), and crop sides to its pixels (2, 2)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of the changed photo and of its mask; `maps` take its pixels to grid pixels, and crop sides to its pixels."""
     x0, x1 = columns
     to_grid, from_sides = maps
     shape = (x1 - x0, rows.stop - rows.start)
@@ -184,8 +186,8 @@ def _strip(
     if change.shown[..., 3].any():
         shown = lift(change.shown)
         moved += shown[..., 3:] * (shown[..., :3] - moved)
-    changed = moved.round().clip(0, 255).astype(np.uint8)
-    return np.where(lift(change.mask)[..., None] > 0, changed, source[rows, x0:x1])
+    mask = np.ceil(lift(change.mask) * 255).clip(0, 255).astype(np.uint8)
+    return np.where(mask[..., None] > 0, moved.round().clip(0, 255).astype(np.uint8), source[rows, x0:x1]), mask
 
 
 def _bounds(mask: np.ndarray, to_grid: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -41,6 +41,7 @@ def blend(
     face: Annotated[int, "Which face of the photographs: 0 is the largest."] = 0,
     method: Annotated[Method, "How photographs are inverted, as in `limn invert`."] = "both",
     truncation: Annotated[float, "Of seeds."] = 0.7,
+    marks: Annotated[bool, "Mark what is written as made by a model: signed credentials and a watermark."] = True,
     model: Annotated[str, "Name or file of a generator."] = GENERATOR,
     encoder: Annotated[str, "Name or file of an encoder for it."] = ENCODER,
     device: Annotated[str, "auto, cpu, cuda or mps."] = "auto",
@@ -54,7 +55,7 @@ def blend(
 
     from limn.latent import spaces
     from limn.latent.files import Latent, save_latent
-    from limn.media import grid, output_format, writable, write_image
+    from limn.media import Origin, grid, output_format, writable, write_image
 
     began = time.monotonic()
     output_format(out)
@@ -67,9 +68,11 @@ def blend(
     shares = [step / (strip - 1) for step in range(strip)] if strip else [share]
     codes = torch.cat([spaces.mix(a, spaces.lerp(a, b, part), taken) for part in shares])
     images = chosen.pictures(codes)
-    files = [write_image(grid(images, columns=len(images)), out)]
+    about = {"first": str(first), "second": str(second), "share": share, "layers": layers}
+    sources = tuple(Path(parent) for parent in (first, second) if not str(parent).startswith("seed:"))
+    origin = Origin("blended", chosen.name, chosen.hash, sources, about, marked=marks)
+    files = [write_image(grid(images, columns=len(images)), out, origin=origin)]
     if not strip:
-        about = {"first": str(first), "second": str(second), "share": share, "layers": layers}
         files.append(save_latent(out.with_suffix(".safetensors"), Latent("w_plus", (codes.cpu(),), chosen.name, chosen.hash, about)))
     took = time.monotonic() - began
     return Blended((str(first), str(second)), share, layers, chosen.name, tuple(files), took, tuple(images))

@@ -8,19 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 from PIL import Image
 
 from limn.errors import InputError
 from limn.tasks.invert import How, Method, find, tuned_model
-from limn.tasks.portrait import ENCODER, GENERATOR, Model, Picture, Subject, choose_faces, cut, load_generator, meshes
+from limn.tasks.portrait import ENCODER, GENERATOR, Model, Picture, Subject, choose_faces, cut, load_generator, meshes, sources_of
 from limn.tasks.progress import track
 
 if TYPE_CHECKING:
     from limn.faces import Face
     from limn.latent.directions import Direction
     from limn.latent.files import Latent
-    from limn.media import Photo
+    from limn.media import Origin, Photo
 
+    Known = Mapping[str, Direction]
+
+Changes = Mapping[str, float]  # direction -> strength
 STRIP_HEIGHT = 512  # pixels: the pictures of a strip are no taller
 
 
@@ -58,6 +62,7 @@ def edit(
     direction: Annotated[Path | None, "A direction file, limn's or published (.npy, .pt, .npz, .pkl); --set names what it holds."] = None,
     latent: Annotated[Path | None, "A latent of this photo by `limn invert`, instead of inverting again."] = None,
     method: Annotated[Method, "How the face is inverted, as in `limn invert`."] = "encoder",
+    marks: Annotated[bool, "Mark what is written as made by a model: signed credentials and a watermark."] = True,
     model: Annotated[str, "Name or file of a generator."] = GENERATOR,
     encoder: Annotated[str, "Name or file of an encoder for it."] = ENCODER,
     device: Annotated[str, "auto, cpu, cuda or mps."] = "auto",
@@ -67,7 +72,7 @@ def edit(
 
     The change that the model makes is carried over at the photo's own resolution: shape as a warp, the rest as soft colour.
     """
-    from limn.media import output_format, read_image, writable
+    from limn.media import Origin, output_format, read_image, writable
 
     began = time.monotonic()
     output_format(out)
@@ -83,8 +88,11 @@ def edit(
     known = known_directions(generator, direction)
     _check(wanted, known, generator)
     prepared = [_prepare(taken, one, generator, latent, How(encoder, method, seed=seed)) for one in chosen]
-    images = tuple(_apply(taken, prepared, known, changes) for changes in track(wanted, "editing", len(wanted)))
-    file = _write(images[0], out, taken) if strip is None else _write_strip(images, wanted, out)
+    results = [_apply(taken, prepared, known, changes) for changes in track(wanted, "editing", len(wanted))]
+    images = tuple(image for image, _ in results)
+    about = {"strip": strip} if strip else dict(wanted[0])
+    origin = Origin("edited", generator.name, generator.hash, sources_of(taken), about, marked=marks)
+    file = _write(*results[0], out, taken, origin) if strip is None else _write_strip(images, wanted, out, origin)
     indices = tuple(one.index for one in chosen)
     name, took = str(taken.path or "picture"), time.monotonic() - began
     return Edited(name, wanted[0] if strip is None else {}, indices, count, generator.name, (file,), took, taken.notes, images)
@@ -118,8 +126,8 @@ def known_directions(model: Model, file: Path | None = None) -> dict[str, Direct
     return found
 
 
-def change_face(image: Image.Image, prepared: Prepared, known: Mapping[str, Direction], changes: Mapping[str, float]) -> Image.Image:
-    """Return the RGB photo with one face changed."""
+def change_face(image: Image.Image, prepared: Prepared, known: Known, changes: Changes) -> tuple[Image.Image, np.ndarray]:
+    """Return the RGB photo with one face changed, and the mask (H, W), 0 to 255, outside which nothing was."""
     import torch
 
     from limn.faces import transfer
@@ -135,7 +143,7 @@ def change_face(image: Image.Image, prepared: Prepared, known: Mapping[str, Dire
     return transfer.apply(image, change, subject.matrix, model.size)
 
 
-def _check(wanted: list[dict[str, float]], known: Mapping[str, Direction], model: Model) -> None:
+def _check(wanted: list[dict[str, float]], known: Known, model: Model) -> None:
     """Find unknown names, wild strengths and directions of other models before anything long is done."""
     from limn.latent import directions
 
@@ -155,32 +163,33 @@ def _prepare(photo: Photo, face: Face, model: Model, latent: Path | None, how: H
     return Prepared(subject, tuned_model(found, model), found)
 
 
-def _apply(photo: Photo, prepared: list[Prepared], known: Mapping[str, Direction], changes: Mapping[str, float]) -> Image.Image:
-    """Return the photo with all chosen faces changed; strength 0 returns the photo itself."""
-    image = photo.image
+def _apply(photo: Photo, prepared: list[Prepared], known: Known, changes: Changes) -> tuple[Image.Image, np.ndarray | None]:
+    """Return the photo with all chosen faces changed and the mask of them; strength 0 returns the photo itself and no mask."""
+    image, mask = photo.image, None
     for one in prepared if any(changes.values()) else ():
-        image = change_face(image, one, known, changes)
-    return image
+        image, part = change_face(image, one, known, changes)
+        mask = part if mask is None else np.maximum(mask, part)
+    return image, mask
 
 
-def _write(image: Image.Image, out: Path, photo: Photo) -> Path:
-    """Write like the photo; one that was not changed and keeps its format is copied, so that no pixel is encoded again."""
+def _write(image: Image.Image, mask: np.ndarray | None, out: Path, photo: Photo, origin: Origin) -> Path:
+    """Write like the photo, marked where it was changed; one that was not and keeps its format is copied as it is."""
     from shutil import copyfile
 
     from limn.media import atomic, output_format, write_image
 
-    if image is photo.image and photo.path is not None and output_format(out) == photo.format:
+    if mask is None and photo.path is not None and output_format(out) == photo.format:
         with atomic(out) as beside:
             copyfile(photo.path, beside)
         return out
-    return write_image(image, out, like=photo)
+    return write_image(image, out, like=photo) if mask is None else write_image(image, out, photo, origin, mask.astype(np.float32) / 255)
 
 
-def _write_strip(images: tuple[Image.Image, ...], wanted: list[dict[str, float]], out: Path) -> Path:
+def _write_strip(images: tuple[Image.Image, ...], wanted: list[dict[str, float]], out: Path, origin: Origin) -> Path:
     from limn.media import grid, write_image
 
     height = min(STRIP_HEIGHT, images[0].height)
     size = (max(1, round(images[0].width * height / images[0].height)), height)
     labels = [", ".join(f"{name} {strength:+.3g}" for name, strength in changes.items()) for changes in wanted]
     small = [image.resize(size, Image.Resampling.LANCZOS) for image in images]
-    return write_image(grid(small, columns=len(small), labels=labels), out)
+    return write_image(grid(small, columns=len(small), labels=labels), out, origin=origin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,8 @@ from limn.tasks.progress import track
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from limn.media import Origin
 
 BATCH = 8  # faces synthesised at a time
 
@@ -44,6 +46,7 @@ def generate(
     video: Annotated[Path | None, "A video file (.mp4) that wanders from face to face."] = None,
     frames: Annotated[int, "Frames of the video from one face to the next."] = 40,
     latents: Annotated[bool, "Also write each face's latent into the folder."] = False,
+    marks: Annotated[bool, "Mark what is written as made by a model: signed credentials and a watermark."] = True,
     model: Annotated[str, "Name or file of a generator."] = GENERATOR,
     device: Annotated[str, "auto, cpu, cuda or mps."] = "auto",
 ) -> Generated:
@@ -52,6 +55,7 @@ def generate(
     The same seed, model and device give the same face, whichever seeds stand beside it.
     """
     from limn.latent import spaces
+    from limn.media import Origin
 
     began = time.monotonic()
     _check(out, video, latents, truncation)
@@ -59,13 +63,17 @@ def generate(
     w = spaces.truncate(chosen.generator, spaces.z_to_w(chosen.generator, spaces.sample_z(chosen.generator, seeds)), truncation)
     codes = spaces.w_to_w_plus(chosen.generator, w)
     images, files = chosen.pictures(codes), []
+    origin = Origin(
+        "generated", chosen.name, chosen.hash, settings={"seeds": " ".join(map(str, seeds)), "truncation": truncation}, marked=marks
+    )
     if out is not None and _is_folder(out):
-        files += _write_each(out, seeds, images)
+        files += _write_each(out, seeds, images, origin)
         files += _write_latents(out, seeds, codes, truncation, chosen) if latents else []
     elif out is not None:
-        files.append(_write_sheet(out, images, columns, None if mix is None else _mixed(chosen, codes, mix, layers, truncation)))
+        table = None if mix is None else _mixed(chosen, codes, mix, layers, truncation)
+        files.append(_write_sheet(out, images, columns, table, origin))
     if video is not None:
-        files.append(_write_video(video, chosen, w, frames))
+        files.append(_write_video(video, chosen, w, frames, origin))
     return Generated(chosen.name, tuple(seeds), truncation, chosen.size, tuple(files), time.monotonic() - began, tuple(images))
 
 
@@ -92,11 +100,14 @@ def _is_folder(out: Path) -> bool:
     return out.is_dir() or not out.suffix
 
 
-def _write_each(folder: Path, seeds: tuple[int, ...], images: list[Image.Image]) -> list[Path]:
+def _write_each(folder: Path, seeds: tuple[int, ...], images: list[Image.Image], origin: Origin) -> list[Path]:
     from limn.media import write_image
 
     folder.mkdir(exist_ok=True)
-    return [write_image(image, folder / f"seed{seed:04d}.png") for seed, image in zip(seeds, images, strict=True)]
+    return [
+        write_image(image, folder / f"seed{seed:04d}.png", origin=replace(origin, settings={**origin.settings, "seeds": str(seed)}))
+        for seed, image in zip(seeds, images, strict=True)
+    ]
 
 
 def _write_latents(folder: Path, seeds: tuple[int, ...], codes: Tensor, truncation: float, model: Model) -> list[Path]:
@@ -111,14 +122,14 @@ def _write_latents(folder: Path, seeds: tuple[int, ...], codes: Tensor, truncati
     ]
 
 
-def _write_sheet(out: Path, images: list[Image.Image], columns: int | None, table: list[Image.Image] | None) -> Path:
+def _write_sheet(out: Path, images: list[Image.Image], columns: int | None, table: list[Image.Image] | None, origin: Origin) -> Path:
     from limn.media import grid, write_image
 
     if table is not None:
-        return write_image(grid(table, columns=len(table) // (len(images) + 1)), out)
+        return write_image(grid(table, columns=len(table) // (len(images) + 1)), out, origin=origin)
     if columns is not None and columns < 1:
         raise InputError(f"--columns {columns}: a sheet has at least 1")
-    return write_image(grid(images, columns=columns), out)
+    return write_image(grid(images, columns=columns), out, origin=origin)
 
 
 def _mixed(model: Model, codes: Tensor, seeds: tuple[int, ...], layers: str, truncation: float) -> list[Image.Image]:
@@ -139,7 +150,7 @@ def _mixed(model: Model, codes: Tensor, seeds: tuple[int, ...], layers: str, tru
     return table
 
 
-def _write_video(video: Path, model: Model, w: Tensor, frames: int, height: int = 256) -> Path:
+def _write_video(video: Path, model: Model, w: Tensor, frames: int, origin: Origin, *, height: int = 256) -> Path:
     """Write a video that wanders through w (N, w_dim) and back to its start, enlarged to at least `height` pixels."""
     import torch
 
@@ -156,4 +167,4 @@ def _write_video(video: Path, model: Model, w: Tensor, frames: int, height: int 
             for image in model.pictures(spaces.w_to_w_plus(model.generator, part)):
                 yield image.resize((side, side), Image.Resampling.BICUBIC)
 
-    return write_video(video, pictures(), fps=25)
+    return write_video(video, pictures(), fps=25, origin=origin)

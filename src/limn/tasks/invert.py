@@ -24,6 +24,7 @@ from limn.tasks.portrait import (
     load_encoder,
     load_generator,
     one_face,
+    sources_of,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def invert(
     method: Annotated[Method, "By the encoder, by optimisation, by both, or by both and bending the generator."] = "both",
     face: Annotated[int, "Which face: 0 is the largest."] = 0,
     steps: Annotated[int | None, "Steps of optimisation; by the method if not given."] = None,
+    marks: Annotated[bool, "Mark what is written as made by a model: signed credentials and a watermark."] = True,
     model: Annotated[str, "Name or file of a generator."] = GENERATOR,
     encoder: Annotated[str, "Name or file of an encoder for it."] = ENCODER,
     device: Annotated[str, "auto, cpu, cuda or mps."] = "auto",
@@ -85,7 +87,7 @@ def invert(
     Closeness: a perceptual distance (0 is the same; limn's own features), PSNR in dB, and the cosine similarity of identities.
     """
     from limn.latent.files import save_latent
-    from limn.media import grid, read_image, writable, write_image
+    from limn.media import Origin, grid, read_image, writable, write_image
 
     began = time.monotonic()
     latent_file, picture_file = out.with_suffix(".safetensors"), out.with_suffix(".png" if out.suffix == ".safetensors" else out.suffix)
@@ -99,7 +101,8 @@ def invert(
     measured = closeness(subject.crop, image, generator)
     about = {"photo": taken.path.name if taken.path else "", "matrix": subject.matrix.tolist(), "photo_size": list(taken.size)}
     latent = replace(latent, source={**latent.source, **about, "closeness": measured})
-    files = (save_latent(latent_file, latent), write_image(grid([subject.crop, image]), picture_file))
+    origin = Origin("inverted", generator.name, generator.hash, sources_of(taken), {"method": method}, marked=marks)
+    files = (save_latent(latent_file, latent), write_image(grid([subject.crop, image]), picture_file, origin=origin))
     took = time.monotonic() - began
     return Inverted(str(taken.path or "picture"), face, count, method, generator.name, measured, files, took, taken.notes, image, latent)
 

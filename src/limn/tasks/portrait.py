@@ -125,6 +125,11 @@ def one_face(photo: Photo, face: int | str) -> tuple[Face, int]:
     return chosen, count
 
 
+def sources_of(*photos: Photo) -> tuple[Path, ...]:
+    """Return the files of photos, for the record of what was made from what; a picture in memory has none."""
+    return tuple(photo.path for photo in photos if photo.path is not None)
+
+
 def cut(photo: Photo, face: Face, size: int) -> Subject:
     """Cut a face out of a photo as the generators and encoders of the box see it."""
     from limn.faces import align
