@@ -309,7 +309,7 @@ NETWORKS = {"encoder": Encoder, "discriminator": LatentDiscriminator}
 PRESETS = {
     "ffhq-1024": Preset(Config(), data="images", batch=8, steps=200_000),
     "portraits64": Preset(
-        Config(size=64, stem=32, widths=(48, 96, 144, 192), units=(1, 2, 2, 1), style_width=96, coarse=3, middle=6, hidden=256),
+        Config(size=64, stem=16, widths=(32, 96, 144, 192), units=(1, 2, 2, 1), style_width=96, coarse=3, middle=6, hidden=256),
         data="images",
         batch=16,
         steps=3_000,
