@@ -42,8 +42,8 @@ class Square(NamedTuple):
         return np.concatenate([rows, (size / 2 - 0.5 + size / 256 - rows @ self.centre)[:, None]], 1)
 
 
-def square(points: np.ndarray) -> Square:
-    """Return FFHQ's square about a face from its (5, 2) or (68, 2) points.
+def square(points: np.ndarray, level: bool = True) -> Square:
+    """Return FFHQ's square about a face from its (5, 2) or (68, 2) points; with ``level`` false it stays upright in the picture.
 
     The x axis is the mean of the eye line and the line at right angles to eyes-to-mouth; the half side is the larger of twice the
     distance of the eyes and 1.8 times that of eyes and mouth; the centre lies a tenth of the way from the eyes to the mouth.
@@ -51,7 +51,7 @@ def square(points: np.ndarray) -> Square:
     left, right, _, mouth_left, mouth_right = np.asarray(five_points(points), np.float64)
     eyes, across = (left + right) / 2, right - left
     down = (mouth_left + mouth_right) / 2 - eyes
-    x = across + np.array([down[1], -down[0]])
+    x = across + np.array([down[1], -down[0]]) if level else np.array([1.0, 0.0])
     x *= max(2.0 * np.hypot(*across), 1.8 * np.hypot(*down)) / np.hypot(*x)
     return Square(eyes + 0.1 * down, x, np.array([-x[1], x[0]]))
 
@@ -63,9 +63,9 @@ class Intermediate(NamedTuple):
     quad: np.ndarray  # (4, 2), without the half pixel that PIL's corners need
 
 
-def prepare(image: Image.Image, points: np.ndarray, size: int, padding: bool = True) -> Intermediate:
+def prepare(image: Image.Image, points: np.ndarray, size: int, padding: bool = True, level: bool = True) -> Intermediate:
     """Shrink, crop and pad a picture about a face as the published script does before its transform."""
-    found = square(points)
+    found = square(points, level)
     quad, side = found.quad(), found.side()
     shrink = int(np.floor(side / size * 0.5))
     if shrink > 1:
@@ -108,10 +108,10 @@ def _gaussian(pixels: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def published_crop(
-    image: Image.Image, points: np.ndarray, size: int = 1024, transform_size: int = 4096, padding: bool = True
+    image: Image.Image, points: np.ndarray, size: int = 1024, transform_size: int = 4096, padding: bool = True, level: bool = True
 ) -> Image.Image:
     """Return the crop that the published FFHQ script makes; pSp, e4e and ReStyle call it with 256 and 256."""
-    ready, quad = prepare(image.convert("RGB"), points, size, padding)
+    ready, quad = prepare(image.convert("RGB"), points, size, padding, level)
     corners = tuple((quad + 0.5).ravel())
     crop = ready.transform((transform_size, transform_size), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
     return crop if transform_size <= size else crop.resize((size, size), Image.Resampling.LANCZOS)

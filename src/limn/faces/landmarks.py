@@ -60,9 +60,16 @@ def fan_frame(box: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _fan_to_image(points: np.ndarray, centre: np.ndarray, scale: float, resolution: int) -> np.ndarray:
-    """Map (..., 2) points of a crop of side ``resolution`` to image pixels, cut to whole numbers towards zero."""
+    """Map (..., 2) points of a crop of side ``resolution`` to image pixels, cut to whole numbers towards zero.
+
+    The inverse is taken as FAN takes it: where a point falls on a whole pixel, its rounding decides.
+    """
     side = 200.0 * scale
-    return np.trunc((np.asarray(points, np.float64) / resolution - 0.5) * side + centre + 1e-9)
+    forward = np.eye(3)
+    forward[[0, 1], [0, 1]] = resolution / side
+    forward[:2, 2] = resolution * (-centre / side + 0.5)
+    back = np.linalg.pinv(forward)
+    return np.trunc(np.asarray(points, np.float64) @ back[:2, :2].T + back[:2, 2])
 
 
 def fan_crop(image: np.ndarray, centre: np.ndarray, scale: float, resolution: int = 256) -> np.ndarray:

@@ -32,9 +32,10 @@ def restore_helper(case: Case) -> Arrays:
 
 def ffhq_crop(case: Case) -> Arrays:
     points, settings = case.inputs["landmarks"], case.spec["kwargs"]
-    square = ffhq.square(points)
+    level, padding = settings.get("rotate_level", True), settings.get("enable_padding", True)
+    square = ffhq.square(points, level)
     size, transform = settings["output_size"], settings["transform_size"]
-    crop = ffhq.published_crop(Image.fromarray(case.inputs["image"]), points, size, transform, settings.get("enable_padding", True))
+    crop = ffhq.published_crop(Image.fromarray(case.inputs["image"]), points, size, transform, padding, level)
     return {"quad": square.quad(), "size": np.array(square.side()), "crop": np.asarray(crop)}
 
 

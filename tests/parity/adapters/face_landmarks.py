@@ -104,6 +104,7 @@ def deepfacelab(case: Case) -> Arrays:
 def fan(case: Case) -> Arrays:
     centre, scale = landmarks.fan_frame(case.inputs["bbox"])
     in_heatmap, in_image, scores = landmarks.fan_decode(case.inputs["heatmaps"], centre, scale)
+    step = 256 // len(case.outputs["crop"])
     crop = landmarks.fan_crop(case.inputs["image"], centre, scale)
     return {
         "center": centre,
@@ -111,7 +112,7 @@ def fan(case: Case) -> Arrays:
         "points_heatmap": in_heatmap,
         "points_image": in_image,
         "scores": scores,
-        "crop": crop[::4, ::4],
+        "crop": crop[::step, ::step],
     }
 
 
