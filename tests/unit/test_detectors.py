@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from limn.errors import FaceError, InputError, WeightsError
-from limn.faces import Face, choose, detect
-from limn.faces.detect import SMALL, _rows, ordered, tiles
+from limn.faces import Face, align, choose, detect, fit
+from limn.faces.detect import SMALL, _rows, ordered, tiles, with_meshes
 from limn.models.perception import retinaface, yunet
 from limn.weights import adopt, save
 
@@ -175,3 +175,31 @@ def test_real_weights_find_the_astronaut(name: str) -> None:
     assert len(faces) == 1
     wanted = [(203.4, 103.6), (247.5, 104.4), (224.1, 127.7), (204.0, 143.1), (242.9, 143.7)]
     assert np.abs(faces[0].points - wanted).max() < 4
+
+
+class Still:
+    """A stand-in for the mesh network: the same points in every crop."""
+
+    config = retinaface.Config()  # without a size: crops of 128
+
+    def __init__(self) -> None:
+        self.points = torch.rand(478, 3, generator=torch.Generator().manual_seed(2)) * 128
+
+    def landmarks(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[1:] == (3, 128, 128)
+        return self.points.expand(len(images), -1, -1)
+
+
+def test_meshes_are_carried_to_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Still()
+    monkeypatch.setattr("limn.faces.detect._landmarker", lambda device: network)
+    points = np.array([(203.4, 103.6), (247.5, 104.4), (224.1, 127.7), (204.0, 143.1), (242.9, 143.7)], np.float32)
+    face = Face((178.0, 65.0, 269.0, 176.0), 0.9, points)
+    astronaut = Image.fromarray(skimage.data.astronaut())
+    found, twice = with_meshes(astronaut, [face, face.scaled(2, 2)])
+    _, matrix = align(astronaut, face, "ffhq", 128)
+    assert found.mesh is not None and found.pose is not None and twice.mesh is not None
+    wanted = fit.apply(fit.invert(matrix), network.points[:, :2].numpy() - 0.5)
+    assert found.mesh[:, :2] == pytest.approx(wanted, abs=1e-3)
+    assert np.ptp(twice.mesh[:, 2]) == pytest.approx(2 * np.ptp(found.mesh[:, 2]), rel=1e-4), "depth in pixels of the picture too"
+    assert found.points.shape == (5, 2) and twice.pose == pytest.approx(found.pose, abs=1e-3)
