@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,15 @@ from commands import Ran, Run
 from PIL import Image
 
 from limn import cli
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the signing key and the record of unmarked pictures out of the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "LIMN_HOME" not in os.environ:
+            patch.setenv("LIMN_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture

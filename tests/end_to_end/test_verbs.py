@@ -18,9 +18,8 @@ def test_generate_a_sheet_files_latents_and_a_table(run: Run, tmp_path: Path) ->
     assert Image.open(tmp_path / "sheet.png").size == (3 * size + 4, 2 * size + 2)
     done = run("generate", "--seeds", "4,2", "--out", tmp_path / "faces", "--latents", "--json").done
     assert sorted(Path(file).name for file in done["files"]) == [f"seed000{n}.{kind}" for n in (2, 4) for kind in ("png", "safetensors")]
-    alone = np.asarray(Image.open(tmp_path / "faces" / "seed0002.png"), int)
-    beside = np.asarray(Image.open(tmp_path / "sheet.png").crop((2 * (size + 2), 0, 2 * (size + 2) + size, size)), int)
-    assert np.abs(alone - beside).max() <= 1, "a seed's face depends on the seeds beside it"
+    alone, beside = limn.generate(seeds=(2,)).images[0], limn.generate(seeds=(0, 1, 2, 3)).images[2]
+    assert np.abs(np.asarray(alone, int) - np.asarray(beside, int)).max() <= 1, "a seed's face depends on the seeds beside it"
     assert run("generate", "--seeds", "0-1", "--mix", "5-7", "--layers", "coarse", "--out", tmp_path / "mix.png").code == 0
     assert Image.open(tmp_path / "mix.png").size == (4 * size + 6, 3 * size + 4)
 
@@ -61,6 +60,17 @@ def test_blend(run: Run, photo: Path, tmp_path: Path) -> None:
     assert [Path(file).name for file in done["files"]] == ["child.png", "child.safetensors"]
     assert run("blend", tmp_path / "child.safetensors", "seed:9", "--strip", "4", "--out", tmp_path / "way.png").code == 0
     assert run("blend", "seed:3", "seed:9", "--layers", "coarse", "--share", "1", "--out", tmp_path / "mixed.png").code == 0
+
+
+def test_what_is_written_says_that_it_was_made(run: Run, photo: Path, tmp_path: Path) -> None:
+    assert not run("verify", photo, "--json").done["by_limn"]
+    assert run("edit", photo, "--set", "smile=1.5", "--out", tmp_path / "marked.jpg").code == 0
+    told = run("verify", tmp_path / "marked.jpg", "--json").done
+    assert told["by_limn"] and told["credentials"]["origin"]["settings"] == {"smile": 1.5}
+    assert run("generate", "--seeds", "0-8", "--out", tmp_path / "sheet.png").code == 0
+    assert run("verify", tmp_path / "sheet.png", "--json").done["watermark"]["how"] == "generated"
+    assert run("generate", "--seeds", "0-8", "--no-marks", "--out", tmp_path / "plain.png").code == 0
+    assert not run("verify", tmp_path / "plain.png", "--json").done["by_limn"]
 
 
 def test_the_same_functions_in_python(photo: Path, tmp_path: Path) -> None:
