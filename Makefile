@@ -19,7 +19,7 @@ venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev,train,heif]"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev,train,heif,onnx]"
 	touch $@
 
 demo: venv
