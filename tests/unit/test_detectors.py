@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,7 @@ class Still:
 
 def test_meshes_are_carried_to_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Still()
-    monkeypatch.setattr("limn.faces.detect._landmarker", lambda device: network)
+    monkeypatch.setattr(import_module("limn.faces.detect"), "_landmarker", lambda device: network)
     points = np.array([(203.4, 103.6), (247.5, 104.4), (224.1, 127.7), (204.0, 143.1), (242.9, 143.7)], np.float32)
     face = Face((178.0, 65.0, 269.0, 176.0), 0.9, points)
     astronaut = Image.fromarray(skimage.data.astronaut())
