@@ -165,6 +165,8 @@ def globals_allowed(load_from_bytes: Callable[[Any], Storage]) -> dict[str, Glob
     makers |= {"numpy.ndarray": None, "numpy.dtype": Dtype}
     makers |= {"collections.OrderedDict": _ordered, "collections.defaultdict": lambda *_: {}, "argparse.Namespace": Namespace}
     makers |= {f"{module}.EasyDict": dict for module in ("dnnlib", "dnnlib.util", "dnnlib.tflib.util", "easydict")}
+    makers |= {"yacs.config.CfgNode": dict, "pytorch_lightning.utilities.parsing.AttributeDict": dict}
+    makers["pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"] = None  # keys a dictionary of callbacks
     makers |= {f"dnnlib.tflib.{module}Network": lambda *_: Record("Network") for module in ("", "network.")}
     makers |= {f"pathlib.{name}": _path for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")}
     for builtins in ("builtins", "__builtin__"):

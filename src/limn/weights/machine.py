@@ -132,7 +132,8 @@ class Machine:
         full = f"{module}.{name}"
         if full not in self.allowed:
             raise WeightsError(
-                f"asks for {full[:120]!r}, which is neither a tensor nor a plain value: it is refused, and nothing in it was run"
+                f"asks for {full[:120]!r}, which is neither a tensor nor a plain value: it is refused and nothing in it was run; "
+                "use a file that holds a state dict"
             )
         self.stack.append(self.allowed[full])
 

@@ -52,7 +52,7 @@ class Header:
     limn: str  # the version that wrote it
 
 
-def save(  # noqa: PLR0917
+def save(
     path: str | Path,
     networks: Network | Mapping[str, Network],
     system: str,
