@@ -29,6 +29,7 @@ def face_points(shift: tuple[float, float] = (0.0, 0.0), mouth: float = 0.0) -> 
     for ring, x, y, width, height in rings:
         turn = np.linspace(np.pi, 3 * np.pi, len(ring), endpoint=False)
         mesh[list(ring)] = np.stack([x + width * np.cos(turn), y + height * np.sin(turn)], -1)
+    mesh[list(transfer.HAIRLINE)], mesh[transfer.BROW] = (0.5, 0.24), (0.5, 0.42)
     return (mesh + shift).astype(np.float32)
 
 

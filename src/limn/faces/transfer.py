@@ -22,7 +22,9 @@ BAND = 0.16  # how far outside the face a change fades to nothing, in crop sides
 TRUST = 55.0  # levels of 255 by which photograph and inversion may differ before the colour change is doubted
 ROUGH = 7.0  # levels of finer detail beside a colour change by which it is doubted: edges that missed each other, not light
 FINEST = 0.008  # standard deviation of the finest colour change, in crop sides; at least 1.3 pixels of the model
+HAIR = 0.6  # how far above the hairline the hair is taken to reach, in heights of the forehead
 
+HAIRLINE, BROW = (10, 109, 338, 67, 297), 168  # the top of the canonical mesh, and its point between the brows
 # Rings of the canonical face mesh that open and shut: what lies inside is shown or hidden by it.
 INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 EYE_A = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
@@ -94,10 +96,11 @@ def mesh_to_sides(mesh: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray
 
 
 def face_mask(*meshes: np.ndarray) -> np.ndarray:
-    """Return (GRID, GRID) 0..1: 1 on the faces that the meshes span, fading to 0 within BAND and before the crop's border."""
+    """Return (GRID, GRID) 0..1: 1 on faces and hair that meshes span, fading to 0 within BAND and before the crop's border."""
     hull = np.zeros((GRID, GRID), np.uint8)
     for mesh in meshes:
-        outline = cv2.convexHull(mesh * GRID - 0.5).round().astype(np.int32)
+        hair = mesh[list(HAIRLINE)] + HAIR * (mesh[HAIRLINE[0]] - mesh[BROW])
+        outline = cv2.convexHull(np.concatenate([mesh, hair]).astype(np.float32) * GRID - 0.5).round().astype(np.int32)
         cv2.fillConvexPoly(hull, outline, 1)
     outside = cv2.distanceTransform(1 - hull, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / (BAND * GRID)
     steps = np.arange(GRID, dtype=np.float32)
