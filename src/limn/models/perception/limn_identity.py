@@ -194,7 +194,14 @@ def config_of(state: State) -> Config:
 
 NETWORKS = {"identity": Identity}
 PRESETS = {
-    "portraits64": Preset(Config(), data="identities", batch=128, steps=3000, ema_kimg=10.0),
+    "portraits64": Preset(
+        Config(),
+        data="identities",
+        batch=128,
+        steps=1300,
+        ema_kimg=10.0,
+        reaches="0.906 of 192 pairs of people not seen, 0.757 on LFW, after 166,400 portraits with cosine decay: 15 minutes on a CPU thread",
+    ),
 }
 PUBLISHED = [Published("identity", "limn", _is_identity, config_of, Identity)]
 CARD = Card(
