@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from limn.errors import WeightsError
 from limn.models.generation import stylegan2
@@ -65,6 +65,14 @@ def test_import_names_what_a_file_is_and_converts_it(snapshot: Path, home: Path,
     )
     row = next(row for row in models.list_models() if row.name == "my-model")
     assert (row.where, row.licence) == ("store", converted.licence)
+
+
+def test_listing_passes_over_other_files_and_names_damaged_ones(home: Path) -> None:
+    home.mkdir(parents=True)
+    save_file({"smile": torch.ones(8)}, home / "portraits-directions.safetensors", {"limn_directions": "1"})
+    (home / "broken.safetensors").write_bytes(b"\xff" * 7 + b"\x00{}")
+    rows = {row.name: row.licence for row in models.list_models(where="store")}
+    assert list(rows) == ["broken"] and "unreadable" in rows["broken"]
 
 
 def test_names_are_kept_apart(snapshot: Path, tmp_path: Path, networks: dict[str, torch.nn.Module]) -> None:

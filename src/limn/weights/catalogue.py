@@ -88,6 +88,9 @@ def licence_of(meta: Mapping[str, Any]) -> str:
 
 
 def _here(name: str, path: Path) -> Model:
-    header = header_of(path)
     where: Where = "box" if path.parent == BOX else "store"
+    try:
+        header = header_of(path)
+    except WeightsError as error:
+        return Model(f"unreadable: {error}", name, "", (), where, round(path.stat().st_size / 1e6, 1))
     return Model(licence_of(header.meta), name, header.system, header.parts, where, round(path.stat().st_size / 1e6, 1))

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from limn.errors import WeightsError
+from limn.weights.arrays import safetensors_metadata
 
 BOX = Path(__file__).parents[1] / "box"
 SUFFIX = ".safetensors"
@@ -20,8 +21,16 @@ def store() -> Path:
 
 def names() -> dict[str, Path]:
     """Return the models that have a name here, with their files: those in the box win over those in the store."""
-    found = {path.stem: path for folder in (store(), BOX) for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    found = {path.stem: path for folder in (store(), BOX) for path in sorted(folder.glob(f"*{SUFFIX}")) if _is_model(path)}
     return dict(sorted(found.items()))
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a file is one of ours that holds networks, not directions; a damaged one counts, so that its use says what is wrong."""
+    try:
+        return "limn" in (safetensors_metadata(path) or {})
+    except WeightsError:
+        return True
 
 
 def resolve(path_or_name: str | Path) -> Path:
