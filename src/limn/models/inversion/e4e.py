@@ -3,7 +3,7 @@
 The pyramid of pSp predicts one code and, for each further layer, a small offset from it; offsets are let in one after the other,
 kept short, and a discriminator on codes asks of each layer's code that it look like one of the generator's own.
 Tov et al.: Designing an Encoder for StyleGAN Image Manipulation. SIGGRAPH 2021, arXiv 2102.02766.
-Differs: Adam in place of Ranger; offsets start at zero; batches may carry samples of the generator with their known codes, which
+Differs: Adam in place of Ranger; training starts from the average code, without offsets; batches may carry samples of the generator with their known codes, which
 supervise the encoder directly and make it converge in minutes. Reproduced: the published encoder, codes and images within 1e-3.
 """
 
@@ -161,7 +161,7 @@ class Objective:
         config = replace(config, w_dim=generator.config.w_dim, num_ws=generator.num_ws)
         self.encoder: Encoder = psp.seeded_build(Encoder, config, seed)
         self.encoder.latent_avg.copy_(generator.w_avg.expand(config.num_ws, -1))
-        for style in self.encoder.styles[1:]:
+        for style in self.encoder.styles:
             nn.init.zeros_(style.linear.weight)
         self.discriminator = psp.seeded_build(LatentDiscriminator, config, seed + 1)
         self.networks = nn.ModuleDict({"encoder": self.encoder, "discriminator": self.discriminator})
