@@ -3,8 +3,9 @@
 The pyramid of pSp predicts one code and, for each further layer, a small offset from it; offsets are let in one after the other,
 kept short, and a discriminator on codes asks of each layer's code that it look like one of the generator's own.
 Tov et al.: Designing an Encoder for StyleGAN Image Manipulation. SIGGRAPH 2021, arXiv 2102.02766.
-Differs: Adam in place of Ranger; training starts from the average code, without offsets; batches may carry samples of the generator with their known codes, which
-supervise the encoder directly and make it converge in minutes. Reproduced: the published encoder, codes and images within 1e-3.
+Differs: Adam in place of Ranger; training starts from the average code, without offsets; batches may carry samples of the generator
+with their known codes, which supervise the encoder directly and make it converge in minutes. Reproduced: the published encoder, codes
+and images within 1e-3.
 """
 
 from __future__ import annotations
