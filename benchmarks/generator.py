@@ -1,6 +1,6 @@
 """How good is a generator? Distances to held-out portraits, faces found, nearest training pictures, and a sheet to look at.
 
-    python benchmarks/generator.py MODEL DATA_DIR [--where chroma>2] [--count 2000] [--out FOLDER]
+    python benchmarks/generator.py MODEL DATA_DIR [--where era=modern ...] [--count 2000] [--out FOLDER]
 
 MODEL is a native file or a name in the box; DATA_DIR holds portraits128.zip. Beside a distance stands its floor: that of as many training
 portraits to the same held-out ones. Small held-out sets bias Fréchet distances upwards: compare with the floor.
@@ -29,6 +29,7 @@ from limn.models.records import seeded
 from limn.training.datasets import images as portraits
 from limn.weights import load
 
+PORTRAITS = ["era=modern", "chroma>2", "fill_frac<0.08"]  # what the generators in the box are trained on
 SHEET = 16  # faces that are looked at
 SHOWN = 3  # neighbours of each
 TEXTURES = 1000  # pictures of each set whose textures are compared: sorting their patches is what takes long
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--where", nargs="*", default=["era=modern"], help="which portraits it was trained on, as for training")
+    parser.add_argument("--where", nargs="*", default=PORTRAITS, help="which portraits it was trained on, as for training")
     parser.add_argument("--count", type=int, default=2000, help="samples")
     parser.add_argument("--truncation", type=float, default=1.0, help="of the samples that are measured; the sheet is at 0.7")
     parser.add_argument("--identity", default="limn-identity", help="name or file of the feature network")
@@ -54,7 +55,7 @@ def main() -> None:
     space = {"features": f"limn-identity {feature.hash[:12]}", "resize": "bilinear antialiased to 64"}
     found = [*distances(network, samples, *sets, shared | space), *textures(samples, *sets, shared), *faces(samples, shared)]
     found += memory(network, generator, samples, sets[0], options.out)
-    save(grid(pictures(sample(generator, range(SHEET), 0.7))), options.out / "seeds.png")
+    save(grid(shown(sample(generator, range(SHEET), 0.7))), options.out / "seeds.png")
     about = {"model": options.model, "hash": loaded.hash, "portraits": " ".join(options.where)} | {
         name: value for name, value in loaded.meta.items() if isinstance(value, str | int) and name in ("step", "images")
     }
@@ -132,17 +133,23 @@ def memory(network: Any, generator: Any, samples: Tensor, train: Tensor, out: Pa
     describe = network.embed
     references = vectors(describe, train)
     share = neighbours.copied(vectors(describe, samples), references)
-    shown = sample(generator, range(SHEET), 0.7)
-    near = neighbours.nearest(vectors(describe, shown), references, SHOWN)
-    rows = [torch.cat([image[None], train[index]]) for image, index in zip(shown, near.indices, strict=True)]
-    labels = [text for row in near.distances for text in ("sample", *(f"{distance:.2f}" for distance in row.tolist()))]
-    save(grid(pictures(torch.cat(rows)), columns=2 * (1 + SHOWN), labels=labels), out / "neighbours.png")
+    looked_at = sample(generator, range(SHEET), 0.7)
+    near = neighbours.nearest(vectors(describe, looked_at), references, SHOWN)
+    rows = [torch.cat([image[None], train[index]]) for image, index in zip(looked_at, near.indices, strict=True)]
+    labels = [text for row in near.distances for text in ("new", *(f"{distance:.2f}" for distance in row.tolist()))]
+    save(grid(shown(torch.cat(rows)), columns=2 * (1 + SHOWN), labels=labels), out / "neighbours.png")
     return [Measurement("nearer than training pairs", share, {"bar": "1st percentile of training pictures' nearest, identity space"})]
 
 
 def pictures(images: Tensor) -> list[Any]:
     """Images (N, 3, S, S) as PIL pictures."""
     return [to_image(image) for image in images]
+
+
+def shown(images: Tensor, least: int = 96) -> list[Any]:
+    """Images (N, 3, S, S) as PIL pictures large enough to be looked at: enlarged by a whole factor, pixel by pixel."""
+    size = images.shape[-1] * max(1, -(-least // images.shape[-1]))
+    return [picture.resize((size, size), Image.Resampling.NEAREST) for picture in pictures(images)]
 
 
 def save(picture: Any, path: Path) -> None:
