@@ -89,8 +89,7 @@ def _code(parent: str | Path, model: Model, face: int, truncation: float, how: H
         number = str(parent).removeprefix("seed:")
         if not number.isdigit():
             raise InputError(f"{parent!r} is no seed: write seed: and a whole number, such as seed:7")
-        w = spaces.z_to_w(generator, spaces.sample_z(generator, [int(number)]))
-        return spaces.w_to_w_plus(generator, spaces.truncate(generator, w, truncation))
+        return spaces.w_to_w_plus(generator, model.draw([int(number)], truncation))
     if Path(parent).suffix == ".safetensors":
         found = load_latent(parent, model.name, model.hash)
         return spaces.to_w_plus(generator, found.space, found.code.to(model.device))

@@ -45,6 +45,7 @@ def generate(
     layers: Annotated[str, "Layers taken in --mix: coarse, middle, fine, all, or numbers such as 0-3,7."] = "middle",
     video: Annotated[Path | None, "A video file (.mp4) that wanders from face to face."] = None,
     frames: Annotated[int, "Frames of the video from one face to the next."] = 40,
+    label: Annotated[int | None, "The class, for a generator that has classes."] = None,
     latents: Annotated[bool, "Also write each face's latent into the folder."] = False,
     marks: Annotated[bool, "Mark what is written as made by a model: signed credentials and a watermark."] = True,
     model: Annotated[str, "Name or file of a generator."] = GENERATOR,
@@ -60,7 +61,7 @@ def generate(
     began = time.monotonic()
     _check(out, video, latents, truncation)
     chosen = load_generator(model, device)
-    w = spaces.truncate(chosen.generator, spaces.z_to_w(chosen.generator, spaces.sample_z(chosen.generator, seeds)), truncation)
+    w = chosen.draw(seeds, truncation, label)
     codes = spaces.w_to_w_plus(chosen.generator, w)
     images, files = chosen.pictures(codes), []
     origin = Origin(
@@ -70,7 +71,7 @@ def generate(
         files += _write_each(out, seeds, images, origin)
         files += _write_latents(out, seeds, codes, truncation, chosen) if latents else []
     elif out is not None:
-        table = None if mix is None else _mixed(chosen, codes, mix, layers, truncation)
+        table = None if mix is None else _mixed(chosen, codes, chosen.draw(mix, truncation, label), layers)
         files.append(_write_sheet(out, images, columns, table, origin))
     if video is not None:
         files.append(_write_video(video, chosen, w, frames, origin))
@@ -132,7 +133,7 @@ def _write_sheet(out: Path, images: list[Image.Image], columns: int | None, tabl
     return write_image(grid(images, columns=columns), out, origin=origin)
 
 
-def _mixed(model: Model, codes: Tensor, seeds: tuple[int, ...], layers: str, truncation: float) -> list[Image.Image]:
+def _mixed(model: Model, codes: Tensor, w: Tensor, layers: str) -> list[Image.Image]:
     """Return the cells of a style-mixing table, row by row: above, the faces that give `layers`; on the left, those that take them."""
     import torch
 
@@ -140,13 +141,12 @@ def _mixed(model: Model, codes: Tensor, seeds: tuple[int, ...], layers: str, tru
 
     generator = model.generator
     taken = spaces.parse_layers(layers, generator.num_ws)
-    w = spaces.truncate(generator, spaces.z_to_w(generator, spaces.sample_z(generator, seeds)), truncation)
     givers = spaces.w_to_w_plus(generator, w)
     cells = torch.cat([spaces.mix(code[None].expand_as(givers), givers, taken) for code in codes])
     above, left, inside = model.pictures(givers), model.pictures(codes), model.pictures(cells)
     table = [Image.new("RGB", above[0].size, "white"), *above]
     for row, face in enumerate(left):
-        table += [face, *inside[row * len(seeds) : (row + 1) * len(seeds)]]
+        table += [face, *inside[row * len(w) : (row + 1) * len(w)]]
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,20 @@ class Model:
     def size(self) -> int:
         """Pixels a side of its pictures."""
         return int(self.generator.config.size)
+
+    def draw(self, seeds: Sequence[int], truncation: float, label: int | None = None) -> Tensor:
+        """Return the styles w (N, w_dim) of seeds; a conditional generator needs the number of a class."""
+        import torch
+
+        from limn.latent import spaces
+
+        classes = int(self.generator.config.c_dim)
+        if (label is None) != (not classes) or (label is not None and not 0 <= label < classes):
+            wanted = f"give --label 0 to {classes - 1}" if classes else "leave out --label"
+            raise InputError(f"{self.name} {'makes faces of several classes' if classes else 'has no classes'}: {wanted}")
+        z = spaces.sample_z(self.generator, seeds)
+        row = None if label is None else torch.eye(classes, device=z.device)[label].expand(len(z), -1)
+        return spaces.truncate(self.generator, spaces.z_to_w(self.generator, z, row), truncation)
 
     def pictures(self, w_plus: Tensor, batch: int = 8) -> list[Image.Image]:
         """Synthesise codes (N, num_ws, w_dim), some at a time, with the constant noise."""
