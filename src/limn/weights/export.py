@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,8 @@ def export_onnx(parts: dict[str, Loaded], out: Path) -> Path:
     loaded = parts.get("generator")
     if loaded is None or loaded.system != "stylegan2" or loaded.config.c_dim or out.suffix != ".onnx":
         raise WeightsError(f"{out.name}: ONNX is written of unconditional stylegan2 generators, to a file that ends in .onnx")
+    if find_spec("onnx") is None:
+        raise WeightsError(f"{out.name}: writing ONNX needs the onnx package: pip install 'limn[onnx]'")
     example = (torch.zeros(1, loaded.config.z_dim), torch.tensor(0.7))
     with atomic(out) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracing exporter is the one that needs no further package; it says that it is the older one
