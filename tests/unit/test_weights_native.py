@@ -50,7 +50,8 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_round_trip_of_one_network(tmp_path: Path) -> None:
     config = Config(sizes=((2, 5), (5, 1)), inner=Inner(4), name="x")
     network = Net(config)
-    save(tmp_path / "a.safetensors", network, "toy", "generator", config, {"origin": "made here", "licence": "CC0", "kimg": 12})
+    path = save(tmp_path / "a.safetensors", network, "toy", "generator", config, {"origin": "made here", "licence": "CC0", "kimg": 12})
+    assert path.stat().st_mode & 0o777 == 0o644, "other users can read an installed model"
     random = torch.get_rng_state()
     loaded = load(tmp_path / "a.safetensors")
     assert torch.equal(random, torch.get_rng_state()), "loading must not draw from the global generator"

@@ -87,6 +87,7 @@ def save(
     tensors = {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.items()}
     with atomic(path) as temporary:
         save_file(tensors, temporary, header)
+        temporary.chmod(0o644)  # safetensors makes files that nobody else can read: an installed model would be of no use to others
     return Path(path)
 
 
