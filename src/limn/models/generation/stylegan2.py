@@ -499,6 +499,30 @@ class Objective:
         self.path_mean, self.signs = state["path_mean"].clone(), state["signs"].clone()
 
     @torch.no_grad()
+    def grow(self, smaller: dict[str, Tensor]) -> None:
+        """Make the new outermost blocks do nothing at first, given the state of networks of half the size.
+
+        The generator's new ToRGB is silent. The discriminator's new block hands on what the smaller network read from the
+        image: two leaky ReLUs of x and of -x subtract to 2.08 x, so that colour passes through it unchanged.
+        """
+        generator, size = self.generator.synthesis, self.generator.config.size
+        generator.blocks[-1].torgb.weight.zero_()
+        block = getattr(self.discriminator, f"b{size}")
+        weight = smaller[f"discriminator.b{size // 2}.fromrgb.weight"] / math.sqrt(self.generator.config.image_channels)
+        bias, colours = smaller[f"discriminator.b{size // 2}.fromrgb.bias"], weight.shape[1]
+        for channel in range(2 * colours):
+            sign, colour = (1, channel) if channel < colours else (-1, channel - colours)
+            for layer in (block.fromrgb, block.conv0):
+                layer.weight[channel], layer.bias[channel] = 0.0, 0.0
+            block.fromrgb.weight[channel, colour] = sign / block.fromrgb.scale
+            block.conv0.weight[channel, channel, 1, 1] = 1 / block.conv0.scale
+        block.skip.weight.zero_()
+        block.conv1.weight.zero_()
+        passed = math.sqrt(2) / 2.08 / block.conv1.scale * weight[:, :, 0, 0]
+        block.conv1.weight[:, : 2 * colours, 1, 1] = torch.cat([passed, -passed], 1)
+        block.conv1.bias.copy_(math.sqrt(2) * bias)
+
+    @torch.no_grad()
     def samples(self, networks: nn.ModuleDict) -> Tensor:
         """Sixteen images of fixed latents at truncation 0.7."""
         generator = cast(Generator, networks["generator"])
