@@ -118,8 +118,24 @@ def labelled(boxes: list[list[float]]) -> dict[str, Tensor]:
 
 def test_the_detector_learns_in_seconds(archive: Path) -> None:
     data, task = scenes.open(archive, SMALL), limn_detector.objective(SMALL, seed=1)
-    (phase,) = task.phases()
-    falls(task.networks["detector"].train(), phase.loss, data.batch(0, 4, 0), 0.75, 5e-3)
+    for phase in task.phases():
+        falls(task.networks["detector"].train(), phase.loss, data.batch(0, 4, 0), 0.75, 5e-3)
+
+
+def test_every_weight_of_the_detector_learns_in_one_phase() -> None:
+    task = limn_detector.objective(SMALL)
+    sets = [{id(weight) for weight in phase.parameters()} for phase in task.phases()]
+    assert sets[0].isdisjoint(sets[1])
+    assert sets[0] | sets[1] == {id(weight) for weight in task.networks.parameters()}
+
+
+def test_cutting_a_square_out_keeps_its_place() -> None:
+    ramp = torch.linspace(-1, 1, 64).expand(2, 3, 64, 64)
+    crop = limn_detector.cut(ramp, torch.tensor([1]), torch.tensor([[32.0, 20.0]]), torch.tensor([16.0]), 16)
+    torch.testing.assert_close(crop[0], ramp[0, :, 12:28, 24:40], atol=2e-3, rtol=0)
+    middle, side = limn_detector.frames(torch.tensor([[10.0, 20, 30, 60]]))
+    assert middle.tolist() == [[20, 40]]
+    assert side.item() == pytest.approx(48)
 
 
 def test_the_mesh_learns_in_seconds(picture: np.ndarray) -> None:

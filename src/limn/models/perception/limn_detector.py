@@ -2,8 +2,9 @@
 
 Each cell of the maps at strides 8, 16 and 32 says whether the middle of a face lies near it, where the face's sides are and
 where eyes, nose and mouth corners are (FCOS: Tian, Shen, Chen, He, ICCV 2019, arXiv 1904.01355; the points as in RetinaFace:
-Deng et al., CVPR 2020, arXiv 1905.00641). The score is trained to be the overlap of the predicted box with the face (quality
-focal loss: Li et al., NeurIPS 2020, arXiv 2006.04388), so that the best-placed of many predictions wins.
+Deng et al., CVPR 2020, arXiv 1905.00641). The score is trained to rise with the overlap of the predicted box and the face, from
+a half to one (quality focal loss: Li et al., NeurIPS 2020, arXiv 2006.04388), so that the best-placed of many predictions wins.
+A second, tiny network then looks at each face found and places its five points (a cascade: MTCNN, Zhang et al., 2016, 1604.02878).
 Differs: one head for all scales, full convolutions of few channels (fast on a CPU), faces of one picture composed from portraits.
 Reproduced: benchmarks/faces.py.
 """
@@ -23,6 +24,7 @@ from limn.blocks.boxes import nms
 from limn.models.records import Adam, Card, Losses, Phase, Preset, Published
 
 STRIDES = (8, 16, 32)
+FLIPPED = (1, 0, 2, 4, 3)  # the five points after left and right are exchanged
 RANGES = ((0.0, 44.0), (30.0, 100.0), (72.0, 1e6))  # sqrt(width * height) of the faces that each stride answers for, pixels
 
 
@@ -34,6 +36,8 @@ class Config:
     widths: tuple[int, ...] = (32, 48, 96, 128)  # channels at strides 4, 8, 16, 32
     depths: tuple[int, ...] = (1, 2, 2, 2)  # residual blocks at each
     head: int = 48  # channels of the pyramid and of the head
+    crop: int = 64  # side of what the points are found in, pixels
+    points: tuple[int, ...] = (16, 32, 64)  # channels of the network that finds them, at a half, a quarter, an eighth
     folded: bool = False  # batch norms folded into the convolutions: for inference, `fold` makes it so
     size: int = 224  # side of the training pictures, pixels
     overview: int = 256  # a photograph is looked at with its long side so small, for faces that fill it, pixels
@@ -68,6 +72,24 @@ class Residual(nn.Module):
         return F.relu(x + self.widen(self.narrow(x)), inplace=True)
 
 
+class Points(nn.Module):
+    """(N, 3, crop, crop) of faces -> five points (N, 5, 2) in units of the crop's side from its middle."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, folded = 3, config.folded
+        for width in config.points:
+            layers += [Convolution(channels, width, 2, folded=folded), Residual(width, folded)]
+            channels = width
+        self.trunk = nn.Sequential(*layers, Convolution(channels, 16, kernel=1, folded=folded))
+        self.narrow = nn.Linear(16 * (config.crop // 2 ** len(config.points)) ** 2, 64)
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.out(F.relu(self.narrow(self.trunk(crops).flatten(1)))).unflatten(1, (5, 2))
+
+
 class Detector(nn.Module):
     """(N, 3, H, W) in [-1, 1], sides multiples of 32 -> for each stride a map (N, 15, h, w): score, four sides, five points."""
 
@@ -84,6 +106,7 @@ class Detector(nn.Module):
         self.laterals = nn.ModuleList(Convolution(width, config.head, kernel=1, folded=folded) for width in config.widths[1:])
         self.shared = Convolution(config.head, config.head, folded=folded)
         self.tower = Convolution(config.head, config.head, folded=folded)
+        self.points = Points(config)
         self.out = nn.Conv2d(config.head, 15, 1)
         self.out.weight.data.mul_(0.1)
         start = torch.tensor([-math.log(99.0)] + [0.6] * 4 + [0.0] * 10)  # one cell in a hundred is a face, about four cells wide
@@ -109,7 +132,18 @@ class Detector(nn.Module):
         if longest > self.config.usual and not ((rows[:, 2:4] - rows[:, :2]) > self.config.small * longest).any():
             rows = torch.cat([rows, self._look(image, min(1.0, self.config.finest / longest), threshold)])
         keep = nms(rows[:, :4], rows[:, 4], 0.4)
-        return _voted(rows, keep[~_swallowed(rows[keep, :4])])
+        return self._refined(image, _voted(rows, keep[~_swallowed(rows[keep, :4])]))
+
+    def _refined(self, image: Tensor, rows: Tensor) -> Tensor:
+        """Place the points anew by a closer look at each face and at its mirror image."""
+        if not len(rows):
+            return rows
+        middle, side = frames(rows[:, :4])
+        crops = cut(image.float(), torch.zeros(len(rows), dtype=torch.long), middle, side, self.config.crop)
+        both = torch.cat([crops, crops.flip(-1)]).contiguous(memory_format=torch.channels_last).to(self.out.weight.dtype)
+        seen, mirrored = self.points(both).float().chunk(2)
+        mean = (seen + mirrored[:, FLIPPED] * seen.new_tensor([-1.0, 1.0])) / 2
+        return torch.cat([rows[:, :5], (middle[:, None] + mean * side[:, None, None]).flatten(1)], 1)
 
     def _look(self, image: Tensor, scale: float, threshold: float) -> Tensor:
         """Look once, at one scale; rows above the threshold, in pixels of the image."""
@@ -136,6 +170,23 @@ def decode(level: Tensor, stride: int) -> Tensor:
     sides = raw[..., 1:5].clamp(max=6).exp() * stride
     points = raw[..., 5:] * (2 * stride) + middle.repeat(1, 5)
     return torch.cat([middle - sides[..., :2], middle + sides[..., 2:], raw[..., :1].sigmoid(), points], -1)
+
+
+def frames(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the middles (K, 2) and sides (K) of the squares in which the points of boxes (K, 4) are looked for."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, 1.2 * (boxes[:, 2:] - boxes[:, :2]).amax(1).clamp(min=4)
+
+
+def cut(images: Tensor, index: Tensor, middle: Tensor, side: Tensor, size: int, fine: int = 3) -> Tensor:
+    """Cut squares (K, 3, size, size) out of images (N, 3, H, W), one for each index (K); `fine` samples a pixel and way, averaged."""
+    steps = (torch.arange(size * fine, device=images.device) + 0.5) / (size * fine) - 0.5
+    extent = images.new_tensor(images.shape[:-3:-1])  # width, height
+    x, y = ((middle[:, axis, None] + steps * side[:, None]) * 2 / extent[axis] - 1 for axis in (0, 1))
+    at = torch.stack([x[:, None, :].expand(-1, len(steps), -1), y[:, :, None].expand(-1, -1, len(steps))], -1)
+    pieces = [
+        F.grid_sample(images[i : i + 1], one[None], padding_mode="border", align_corners=False) for i, one in zip(index, at, strict=True)
+    ]
+    return F.avg_pool2d(torch.cat(pieces), fine)
 
 
 def fold(network: Detector) -> Detector:
@@ -186,22 +237,47 @@ class DetectorObjective:
 
     averaged = ("detector",)
 
-    def __init__(self, config: Config, lr: float = 2e-3, box_weight: float = 2.0, point_weight: float = 10.0) -> None:
+    def __init__(
+        self, config: Config, lr: float = 2e-3, points_lr: float = 2e-3, box_weight: float = 2.0, point_weight: float = 10.0
+    ) -> None:
         self.networks = nn.ModuleDict({"detector": Detector(config)})
-        self.lr, self.box_weight, self.point_weight = lr, box_weight, point_weight
+        self.detector: Detector = self.networks["detector"]  # type: ignore[assignment]
+        self.lr, self.points_lr, self.box_weight, self.point_weight = lr, points_lr, box_weight, point_weight
 
     def phases(self) -> list[Phase]:
-        """One player, one phase."""
-        network = self.networks["detector"]
-        return [Phase("detector", network.parameters, self.loss, Adam(self.lr, weight_decay=1e-3), clip=10.0)]
+        """One player, two phases: finding faces, and placing their points from near by."""
+        near, far = self.detector.points.parameters, self._found_by
+        return [
+            Phase("detector", far, self.loss, Adam(self.lr, weight_decay=1e-3), clip=10.0),
+            Phase("points", near, self.points_loss, Adam(self.points_lr, weight_decay=1e-3), clip=10.0),
+        ]
+
+    def _found_by(self) -> list[nn.Parameter]:
+        return [weight for name, weight in self.detector.named_parameters() if not name.startswith("points.")]
 
     def loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:  # noqa: ARG002
         """Sum over the three scales, divided by the number of cells that answer for a face."""
-        maps = self.networks["detector"](batch["image"])
+        maps = self.detector(batch["image"])
         parts = [self._level(level.float(), batch, i) for i, level in enumerate(maps)]
         count = torch.stack([part[0] for part in parts]).sum().clamp(min=1)
         score, box, points = (torch.stack([part[i] for part in parts]).sum() / count for i in (1, 2, 3))
         return {"score": score, "box": self.box_weight * box, "points": self.point_weight * points}
+
+    def points_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+        """Smooth L1 of the five points, in squares that lie as badly as the detector lays them; 48 faces of a batch at most."""
+        tall = (batch["boxes"][..., 3] - batch["boxes"][..., 1]) >= 20
+        n, g = (tall & (batch["kind"] > 0) & (batch["trust"] > 0)).nonzero(as_tuple=True)
+        chosen = torch.randperm(len(n), generator=rng)[:48]
+        n, g = n[chosen], g[chosen]
+        if not len(n):
+            return {"points": 0 * self.detector.points.out.bias.sum()}
+        middle, side = frames(batch["boxes"][n, g])
+        noise = torch.randn(len(n), 3, generator=rng).to(side)
+        middle, side = middle + 0.05 * side[:, None] * noise[:, :2], side * (0.1 * noise[:, 2]).exp()
+        crops = cut(batch["image"], n, middle, side, self.detector.config.crop, fine=2).contiguous(memory_format=torch.channels_last)
+        want = (batch["points"][n, g].unflatten(1, (5, 2)) - middle[:, None]) / side[:, None, None]
+        off = F.smooth_l1_loss(self.detector.points(crops).float(), want, reduction="none", beta=0.01).mean((1, 2))
+        return {"points": 10 * (batch["trust"][n, g] * off).mean()}
 
     def _level(self, level: Tensor, batch: Mapping[str, Tensor], index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         face, ignored = assign(batch, level, STRIDES[index], RANGES[index])
@@ -210,7 +286,7 @@ class DetectorObjective:
         found, g = rows[n, a], face[n, a]
         box, trust = batch["boxes"][n, g], batch["trust"][n, g]
         iou, generalised = overlap(found[:, :4], box)
-        quality = torch.zeros_like(logit).index_put((n, a), iou.detach().clamp(min=0.05))
+        quality = torch.zeros_like(logit).index_put((n, a), 0.5 + iou.detach() / 2)
         focal = (quality - logit.sigmoid()).abs() ** 2 * F.binary_cross_entropy_with_logits(logit, quality, reduction="none")
         extent = (box[:, 2:] - box[:, :2]).prod(-1).sqrt()[:, None]
         off = F.smooth_l1_loss(found[:, 5:] / extent, batch["points"][n, g] / extent, reduction="none", beta=0.02).mean(-1)

@@ -138,7 +138,7 @@ def objective(config: Config = Config(), seed: int = 0, **settings: Any) -> Mesh
 NETWORKS = {"mesh": Mesh}
 
 PRESETS = {
-    "portraits128": Preset(Config(), data="mesh", batch=32, steps=6000, ema_kimg=10.0),
+    "portraits128": Preset(Config(), data="mesh", batch=24, steps=3600, ema_kimg=5.0),
 }
 
 PUBLISHED: list[Published] = []  # only our native layout

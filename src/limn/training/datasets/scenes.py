@@ -21,17 +21,18 @@ import torch
 from torch import Tensor
 
 from limn.errors import TrainingError
+from limn.models.perception.limn_detector import FLIPPED
 from limn.training.datasets.spoil import blurred, lit, spoilt
 
 FREE = ("CC BY 3.0", "public domain")  # the licences whose pictures train; all others are held out
 SCENES_SHARE = 3  # how often a scene is drawn for each time that a portrait is
 MOST_FACES = 20  # rows of labels per picture
 SMALLEST, LARGEST = 14.0, 220.0  # height of the faces' boxes, pixels
+FAINTEST = 9.0  # standard deviation of a face's grey values (0..255) below which nobody could see it
 OLD_BOX = (29.7, 23.6, 98.4, 117.9)  # of a portrait without a mesh: the mean over those that have one
 # Five points of the mesh topology, and how far the labels of the scenes lie from them on average, pixels of the 128 crop
 FIVE = ((33, 133, 159, 145), (263, 362, 386, 374), (1, 4), (61, 78), (291, 308))
 FIVE_SHIFT = np.array([[-0.4, -0.2], [1.1, -0.45], [-0.08, 0.25], [0.16, 0.4], [0.06, 0.3]], np.float32)
-FLIPPED = (1, 0, 2, 4, 3)  # the five points after left and right are exchanged
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ class Scenes:
         if rng.random() < 0.7:
             _litter(canvas, rows, rng)
         _occlude(canvas, rows, rng)
-        return spoilt(canvas, rng), rows
+        canvas = spoilt(canvas, rng)
+        _excuse(canvas, rows)
+        return canvas, rows
 
     def _any(self, rng: np.random.Generator) -> Picture:
         return self.pictures[int(rng.integers(len(self.pictures)))]
@@ -264,6 +267,14 @@ def _kind(label: np.ndarray, owned: np.ndarray) -> float:
     if seen < 0.2:
         return 0.0
     return 1.0 if seen > 0.55 and label[3] - label[1] >= SMALLEST else -1.0
+
+
+def _excuse(canvas: np.ndarray, rows: np.ndarray) -> None:
+    """Do not ask for faces that the dark or the haze has swallowed: to demand them is to see faces in every shadow."""
+    for row in (rows[index] for index in np.flatnonzero(rows[:, 15] > 0)):
+        low, high = np.clip(row[:2], 0, None).astype(int), np.clip(row[2:4], 0, None).astype(int)
+        if canvas[low[1] : high[1], low[0] : high[0], 1].std() < FAINTEST:
+            row[15] = -1
 
 
 def _background(picture: Picture, size: int, rng: np.random.Generator) -> np.ndarray:
