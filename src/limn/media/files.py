@@ -37,8 +37,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
     target = writable(path)
     beside = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
+        beside.touch()
+        usual = beside.stat().st_mode & 0o777  # some writers (safetensors) make their files private
         yield beside
-        _settle(beside, target)
+        _settle(beside, target, usual)
     except OSError as error:
         reason = FULL.get(error.errno or 0)
         if reason is None and error.filename not in {str(beside), beside}:
@@ -48,10 +50,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def _settle(beside: Path, target: Path) -> None:
-    """Flush the finished file to the disk, give it the mode of the file it replaces, and put it in its place."""
+def _settle(beside: Path, target: Path, usual: int) -> None:
+    """Flush the finished file to the disk, give it the mode of the file it replaces (else the usual one), and put it in its place."""
     with beside.open("rb") as file:
         os.fsync(file.fileno())
-    if target.exists():
-        beside.chmod(target.stat().st_mode & 0o777)
+    beside.chmod(target.stat().st_mode & 0o777 if target.exists() else usual)
     beside.replace(target)
