@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -39,6 +40,8 @@ class Config:
     c_dim: int = 0  # length of the label; 0: unconditional
     image_channels: int = 3
     mapping_layers: int = 8
+    mapping_width: int = 0  # of the hidden mapping layers; 0: w_dim
+    embed_dim: int = 0  # of the embedded label; 0: w_dim
     channels: tuple[int, ...] = (512, 512, 512, 512, 512, 256, 128, 64, 32)  # of the resolutions 4, 8, ..., size
     architecture: Architecture = "skip"
     noise: bool = True  # per-pixel noise inputs
@@ -74,15 +77,14 @@ class Mapping(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, z_dim: int, c_dim: int, w_dim: int, repeat: int, layers: int) -> None:
+    def __init__(self, z_dim: int, c_dim: int, w_dim: int, repeat: int, layers: int, width: int = 0, embed: int = 0) -> None:
         super().__init__()
-        self.repeat = repeat
+        self.repeat, self.layers, embed = repeat, layers, embed or w_dim
         if c_dim:
-            self.embed = EqualLinear(c_dim, w_dim)
-        inputs = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * (layers - 1)
-        self.layers = layers
-        for index, width in enumerate(inputs):
-            self.add_module(f"fc{index}", EqualLinear(width, w_dim, activation=True, rate=0.01))
+            self.embed = EqualLinear(c_dim, embed)
+        sizes = [z_dim + (embed if c_dim else 0), *[width or w_dim] * (layers - 1), w_dim]
+        for index, (inputs, outputs) in enumerate(pairwise(sizes)):
+            self.add_module(f"fc{index}", EqualLinear(inputs, outputs, activation=True, rate=0.01))
         if repeat:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -280,7 +282,8 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.synthesis = Synthesis(config)
-        self.mapping = Mapping(config.z_dim, config.c_dim, config.w_dim, self.synthesis.num_ws, config.mapping_layers)
+        sizes = (config.mapping_layers, config.mapping_width, config.embed_dim)
+        self.mapping = Mapping(config.z_dim, config.c_dim, config.w_dim, self.synthesis.num_ws, *sizes)
 
     @property
     def num_ws(self) -> int:
@@ -376,7 +379,8 @@ class Discriminator(nn.Module):
             self.add_module(f"b{size}", DiscriminatorBlock(config, inputs, outputs, first=index == 0))
         self.label_dim = (config.label_dim or channels[0]) if config.c_dim else 0
         if config.c_dim:
-            self.mapping = Mapping(0, config.c_dim, self.label_dim, 0, config.label_layers)
+            sizes = (config.label_layers, config.mapping_width, config.embed_dim)
+            self.mapping = Mapping(0, config.c_dim, self.label_dim, 0, *sizes)
         self.b4 = Epilogue(config, channels[0], self.label_dim)
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,14 +37,16 @@ def nvidia_generator(state: State) -> Fields:
     sizes = found(state, r"synthesis\.b(\d+)\.conv1\.weight")
     c_dim = state["mapping.embed.weight"].shape[1] if "mapping.embed.weight" in state else 0
     w_dim = state["synthesis.b4.conv1.affine.weight"].shape[1]
+    layers = len(found(state, r"mapping\.fc(\d+)\.weight"))
     residual = any(re.fullmatch(r"synthesis\.b\d+\.skip\.weight", name) for name in state)
     return Fields(
         size=sizes[-1],
-        z_dim=state["mapping.fc0.weight"].shape[1] - (w_dim if c_dim else 0),
+        z_dim=state["mapping.fc0.weight"].shape[1] - (state["mapping.embed.weight"].shape[0] if c_dim else 0),
         w_dim=w_dim,
         c_dim=c_dim,
         image_channels=state[f"synthesis.b{sizes[-1]}.torgb.weight"].shape[0],
-        mapping_layers=len(found(state, r"mapping\.fc(\d+)\.weight")),
+        mapping_layers=layers,
+        **mapping_sizes(state, layers, w_dim),
         channels=tuple(state[f"synthesis.b{size}.conv1.weight"].shape[0] for size in sizes),
         architecture="resnet" if residual else "skip" if "synthesis.b4.torgb.weight" in state else "orig",
         noise="synthesis.b4.conv1.noise_const" in state,
@@ -52,11 +54,20 @@ def nvidia_generator(state: State) -> Fields:
     )
 
 
+def mapping_sizes(state: State, layers: int, w_dim: int) -> Fields:
+    """Widths of a mapping network where they are not those of w: of its hidden layers, and of the embedded label."""
+    width = state["mapping.fc0.weight"].shape[0] if layers > 1 else w_dim
+    embed = state["mapping.embed.weight"].shape[0] if "mapping.embed.weight" in state else w_dim
+    return Fields(mapping_width=0 if width == w_dim else width, embed_dim=0 if embed == w_dim else embed)
+
+
 def nvidia_discriminator(state: State) -> Fields:
     """What NVIDIA's discriminator layout says; the group size is not in it (published: 4)."""
     sizes = [4, *found(state, r"b(\d+)\.conv0\.weight")]
     channels = (state["b4.conv.weight"].shape[0], *(state[f"b{size}.conv0.weight"].shape[0] for size in sizes[1:]))
     label = state.get("mapping.embed.weight")
+    layers = len(found(state, r"mapping\.fc(\d+)\.weight"))
+    label_dim = 0 if label is None else state[f"mapping.fc{layers - 1}.weight"].shape[0]
     return Fields(
         size=sizes[-1],
         c_dim=0 if label is None else label.shape[1],
@@ -64,8 +75,9 @@ def nvidia_discriminator(state: State) -> Fields:
         channels=channels,
         discriminator="resnet" if f"b{sizes[-1]}.skip.weight" in state else "skip" if "b4.fromrgb.weight" in state else "orig",
         taps=filter_taps(state),
-        label_dim=0 if label is None else label.shape[0],
-        label_layers=len(found(state, r"mapping\.fc(\d+)\.weight")) if label is not None else 8,
+        label_dim=label_dim,
+        label_layers=layers or 8,
+        **(mapping_sizes(state, layers, label_dim) if layers else {}),
         std_channels=state["b4.conv.weight"].shape[1] - channels[0],
     )
 
