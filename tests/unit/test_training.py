@@ -83,9 +83,9 @@ def test_training_at_a_higher_resolution_starts_from_the_lower(tiny: None, folde
     low = state(tmp_path / "low")
     with torch.random.fork_rng():
         networks = stylegan2.objective(larger, **SETTINGS).networks
-    from limn.tasks.train import adopt_matching
+    from limn.training import adopt
 
-    adopt_matching(networks, tmp_path / "low" / "state.safetensors")
+    adopt.adopt(networks, adopt.read(tmp_path / "low", "stylegan2", stylegan2.NETWORKS, stylegan2.Config), ["generator"])
     generator: Any = networks["generator"]
     assert torch.equal(generator.synthesis.b16.conv1.weight, low["networks/generator.synthesis.b16.conv1.weight"])
     assert not generator.synthesis.b32.torgb.weight.any(), "a new layer begins silent"
@@ -142,7 +142,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
 
 def test_resuming_with_another_batch_is_refused(tiny: None, folder: Path, tmp_path: Path) -> None:
     train("stylegan2", folder, out=tmp_path / "run", preset="tiny", steps=1, device="cpu")
-    with pytest.raises(TrainingError, match="seed 0 and batch 8"):
+    with pytest.raises(TrainingError, match="batch was 8, is 4"):
         train("stylegan2", folder, out=tmp_path / "run", preset="tiny", steps=2, batch=4, device="cpu")
 
 

@@ -75,6 +75,7 @@ class Preset:
     steps: int
     objective: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the system's `objective`
     ema_kimg: float = 0.0  # half-life of the moving average in thousand images; 0: none
+    ema_ramp: float = 0.05  # share of the images seen that the average remembers at most, early in a run; 0: no such limit
     reaches: str = ""  # what, on which data, hardware and time
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from limn.errors import InputError
+from limn.errors import InputError, TrainingError
+
+LIVE = 2.0  # seconds between two looks of the live page
+Decay = Literal["none", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Trained:
     images: int
     seconds: float
     model: Path
+    finished: bool  # False where it was interrupted: the same command goes on
 
 
 def train(
@@ -29,55 +33,155 @@ def train(
     data: Path,
     *,
     out: Path,
-    preset: str,
-    steps: int = 0,
-    batch: int = 0,
+    preset: Annotated[str, "A recipe of the system; without one, that of the run in OUT, else `auto` or the first."] = "",
+    steps: Annotated[int, "Steps in all; 0: the preset's."] = 0,
+    batch: Annotated[int, "Items per step, of all processes together; 0: the preset's."] = 0,
     seed: int = 0,
-    where: list[str] | None = None,
-    init: Path | None = None,
-    set: list[str] | None = None,
+    resume: Annotated[bool, "Go on with the run in OUT; with --no-resume a run found there is an error."] = True,
+    where: Annotated[list[str] | None, "Select by labels.csv: era=modern, chroma>2."] = None,
+    init: Annotated[Path | None, "Begin with these weights: a run, a model's name or file, or a published checkpoint."] = None,
+    set: Annotated[list[str] | None, "Change a setting of the objective: gamma=0.5, freeze=2."] = None,
+    size: Annotated[int, "Pixels, for the preset `auto`; 0: those of the data."] = 0,
     device: str = "auto",
-    precision: str = "auto",
-    decay: str = "none",
-    warmup: int = 0,
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where it is native."] = "auto",
+    decay: Annotated[Decay, "Course of the learning rate."] = "none",
+    warmup: Annotated[int, "Steps in which the learning rate rises."] = 0,
+    accumulate: Annotated[int, "Cut the batch into so many parts, one after the other, to save memory."] = 1,
+    save_every: Annotated[float, "Seconds between checkpoints."] = 300.0,
+    save_steps: Annotated[int, "Steps between checkpoints; 0: by time alone."] = 0,
+    sample_every: Annotated[int, "Steps between sample sheets."] = 200,
 ) -> Trained:
     """Train SYSTEM on DATA (a folder or zip), writing checkpoints, samples and log into OUT; a run found there goes on.
 
-    `steps` and `batch` 0 take the preset's. `where` selects by labels.csv (era=modern, chroma>2). `init` starts from the
-    weights of another model that fit by name and shape, at another resolution too. `set` changes the objective (gamma=0.5).
+    OUT/model.safetensors is at every moment a whole model that the other verbs use. On several devices or machines, start it with
+    `torchrun --nproc_per_node N -m limn train ...` or `accelerate launch`.
     """
-    import torch
-
     from limn import device as devices
     from limn.models import system as find
-    from limn.training import loop
+    from limn.training import loop, page, processes, record
     from limn.training.datasets import open_dataset
 
     began, module = time.monotonic(), find(system)
     devices.keep_memory()
-    chosen = module.PRESETS.get(preset)
-    if chosen is None:
-        raise InputError(f"{system} has no preset {preset!r}; it has {', '.join(module.PRESETS)}")
-    place = devices.choose(device)
-    dtype = {"auto": devices.fast_dtype(place.type), "float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision)
-    if dtype is None:
-        raise InputError(f"precision {precision!r} is not known: use auto, float32 or bfloat16")
-    options = frozen({**chosen.objective, **settings_of(set or [])}, place)
+    group = processes.join(devices.choose(device))
+    before = record.previous(out)
+    if before is not None and not resume:
+        raise TrainingError(f"{out} holds a run already: give another --out, or leave --no-resume away to go on with it")
+    before = before or {}
+    batch, steps, init = batch or before.get("batch", 0), steps or before.get("steps", 0), None if before else init
+    name, chosen = preset_of(module, system, preset or before.get("preset", ""), size or before.get("size", 0), data, batch, group.count)
+    record.refuse_changes(out, before, {"system": system, "preset": name})
+    changes = settings_of(set or [])
+    objective, config, note = built(module, system, chosen, changes, seed, group.device, init, before)
+    settings = loop.Settings(
+        out=out,
+        steps=steps or chosen.steps,
+        batch=batch or chosen.batch,
+        seed=seed,
+        accumulate=accumulate,
+        ema_kimg=chosen.ema_kimg,
+        ema_ramp=0.0 if init or before.get("init") else chosen.ema_ramp,
+        processes=group,
+        dtype=precision_of(precision, group.device.type),
+        save_every=save_every,
+        save_steps=save_steps,
+        sample_every=sample_every,
+        report_every=page.interval(),
+        decay=decay,
+        warmup=warmup,
+        generates=module.CARD.chapter == "generation",
+    )
+    facts = described(system, name, config, {**chosen.objective, **changes}, settings, where or [])
+    record.refuse_changes(out, before, facts)
+    dataset = open_dataset(chosen.data, data, config, True, **({"where": where} if where else {}))
+    facts |= {"init": before.get("init") or (str(init) if init else ""), "data": str(data), "pictures": len(dataset)}
+    facts["data_hash"] = record.data_hash(data)
+    run = loop.start(settings, objective, saver(system, config))
+    if group.first:
+        record.prepare(out, facts, before, run.step, group.count, str(group.device))
+    with page.shown(f"{system} {name}", settings.steps) as report:
+        if group.first and before.get("data_hash", facts["data_hash"]) != facts["data_hash"]:
+            report({"step": run.step, "warning": f"{data} is not what it was when this run began: its order begins anew"})
+        if group.first and note:
+            report({"step": run.step, "note": note})
+        finished = loop.train(run, dataset, report)
+    group.leave()
+    return Trained(system, name, run.step, run.step * settings.batch, time.monotonic() - began, out / "model.safetensors", finished)
+
+
+def preset_of(module: Any, system: str, name: str, size: int, data: Path, batch: int, devices: int) -> tuple[str, Any]:
+    """Return a preset's name and the preset; `auto` is made for the resolution of the data, the batch and the number of devices."""
+    presets = getattr(module, "PRESETS", {})
+    if not presets:
+        raise InputError(f"{system} cannot be trained here: it has no recipe; see `limn models list`")
+    name = name or ("auto" if "auto" in presets else next(iter(presets)))
+    if name not in presets:
+        raise InputError(f"{system} has no preset {name!r}; it has {', '.join(presets)}")
+    if name == "auto":
+        return name, module.auto(size or resolution(data), batch, devices)
+    return name, presets[name]
+
+
+def resolution(data: Path) -> int:
+    """The largest power of two that the first readable picture of a folder or zip fills; InputError where there is none."""
+    from PIL import Image
+
+    if data.is_dir():
+        opened: Any = (file.open("rb") for file in sorted(data.rglob("*")) if file.is_file())
+    elif zipfile.is_zipfile(data):
+        archive = zipfile.ZipFile(data)
+        opened = (archive.open(name) for name in sorted(archive.namelist()) if not name.endswith("/"))
+    else:
+        raise InputError(f"{data}: is neither a folder nor a zip of pictures")
+    for file in opened:
+        try:
+            with file, Image.open(file) as picture:
+                return 1 << (min(picture.size).bit_length() - 1)
+        except OSError:
+            continue
+    raise InputError(f"{data}: holds no picture that can be read")
+
+
+def precision_of(name: str, device_type: str) -> Any:
+    """The dtype of the arithmetic. `auto` leaves float16 alone: without scaling of the loss its small gradients would vanish."""
+    import torch
+
+    from limn.device import fast_dtype
+
+    if name == "auto":
+        return torch.bfloat16 if fast_dtype(device_type) == torch.bfloat16 else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise InputError(f"precision {name!r} is not known: use auto, float32 or bfloat16")
+    return known[name]
+
+
+def built(
+    module: Any, system: str, chosen: Any, changes: dict[str, Any], seed: int, place: Any, init: Path | None, before: dict[str, Any]
+) -> tuple[Any, Any, str]:
+    """Return the objective, its configuration, and what is to be said of where its weights come from."""
+    import torch
+
+    from limn.training import adopt
+    from limn.weights.native import config_from
+
+    options, kind, source = frozen({**chosen.objective, **changes}, place), type(chosen.config), None
+    config = config_from(kind, before["config"], where="run.json") if "config" in before else chosen.config
+    if init is not None:
+        source = adopt.read(init, system, list(module.NETWORKS), kind)
+        config = adopt.architecture(config, source.config)
     with torch.random.fork_rng(devices=[]):  # the layers of PyTorch draw their first weights from the global generator
         torch.manual_seed(seed)
-        objective = module.objective(chosen.config, **options)
-    config = getattr(objective, "config", chosen.config)
-    out.mkdir(parents=True, exist_ok=True)
-    if init is not None:
-        adopt_matching(objective.networks, init)
-    settings = loop.Settings(
-        out, steps or chosen.steps, batch or chosen.batch, seed, chosen.ema_kimg, place, dtype, decay=decay, warmup=warmup
-    )
-    run = loop.start(settings, objective, saver(system, config))
-    dataset = open_dataset(chosen.data, data, config, True, **({"where": where} if where else {}))
-    describe(out, system, preset, config, settings, len(dataset), str(data), where or [])
-    loop.train(run, dataset, print_line)
-    return Trained(system, preset, run.step, run.step * settings.batch, time.monotonic() - began, out / "model.safetensors")
+        try:
+            objective = module.objective(config, **options)
+        except TypeError as error:
+            raise InputError(f"{system}: {' '.join(str(error).split())}; see `limn models show {system}` for its settings") from error
+    note = ""
+    if source is not None:
+        note = adopt.adopt(objective.networks, source, objective.averaged)
+        if hasattr(objective, "grow"):
+            objective.grow(source.tensors)
+    return objective, getattr(objective, "config", config), note
 
 
 FROZEN = ("generator", "features", "identity")  # settings of an objective that name a trained model
@@ -115,45 +219,18 @@ def saver(system: str, config: Any) -> Any:
     return write
 
 
-def adopt_matching(networks: Any, path: Path) -> None:
-    """Copy every entry of a run's or model's state whose name and shape fit; new ToRGB layers begin silent."""
-    import torch
+def described(system: str, preset: str, config: Any, objective: dict[str, Any], settings: Any, where: list[str]) -> dict[str, Any]:
+    """Everything that a repetition of the run needs, as JSON holds it."""
+    from limn.training import record
 
-    from limn.training import checkpoint
-
-    parts, _ = checkpoint.read(path)
-    theirs, ours = parts["networks"], networks.state_dict()
-    fit = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
-    silent = {name: torch.zeros_like(v) for name, v in ours.items() if name not in fit and name.endswith("torgb.weight")}
-    networks.load_state_dict({**ours, **fit, **silent})
-
-
-def describe(out: Path, system: str, preset: str, config: Any, settings: Any, count: int, data: str, where: list[str]) -> None:
-    """Write run.json: everything needed to repeat the run."""
-    import torch
-
-    from limn import __version__
-
-    facts = {
-        "limn": __version__,
-        "torch": torch.__version__,
+    return {
+        "versions": record.versions(),
         "system": system,
         "preset": preset,
-        "config": dataclasses.asdict(config),
-        "steps": settings.steps,
-        "batch": settings.batch,
-        "seed": settings.seed,
-        "data": data,
-        "where": where,
-        "pictures": count,
+        "config": record.plain(config),
+        "objective": record.plain(objective),
+        "precision": str(settings.dtype).removeprefix("torch."),
+        "where": list(where),
+        "size": getattr(config, "size", 0),
+        **{name: getattr(settings, name) for name in ("steps", "batch", "seed", "accumulate", "ema_kimg", "ema_ramp", "decay", "warmup")},
     }
-    (out / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
-
-
-def print_line(line: dict[str, float]) -> None:
-    """Print one line of progress."""
-    from rich import print as show
-
-    rest = {k: v for k, v in line.items() if k not in ("step", "images", "images_per_second", "seconds")}
-    figures = "  ".join(f"{name} {value:.3f}" for name, value in rest.items())
-    show(f"{line['step']:>8,.0f}  {line['images'] / 1000:,.1f} kimg  {line['images_per_second']:.1f}/s  {figures}")

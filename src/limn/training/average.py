@@ -14,8 +14,11 @@ def shadow(networks: nn.ModuleDict, names: tuple[str, ...]) -> nn.ModuleDict:
 
 
 def decay(images_seen: int, batch: int, half_life: float, ramp: float = 0.05) -> float:
-    """Weight of the past after a batch: half is forgotten after `half_life` images, or `ramp` of all seen where that is less."""
-    return 0.5 ** (batch / max(min(half_life, images_seen * ramp), 1e-8))
+    """Weight of the past after a batch: half is forgotten after `half_life` images, or after `ramp` of all seen where that is less.
+
+    `ramp` 0 leaves the half-life as it is from the first batch.
+    """
+    return 0.5 ** (batch / max(min(half_life, images_seen * ramp) if ramp else half_life, 1e-8))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ Reproduced: benchmarks/generator.py on the model in the box.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, cast
@@ -21,11 +22,14 @@ from torch import Tensor, nn
 
 from limn.blocks.augment import PRESETS as PIPES
 from limn.blocks.augment import Augment, AugmentConfig
+from limn.blocks.deviation import minibatch_std
 from limn.blocks.equalized import EqualConv, EqualLinear, activate
 from limn.blocks.fir import BINOMIAL, downsample, kernel, upsample
 from limn.blocks.modulated import folded_layer, modulated_conv
 from limn.losses.adversarial import logistic, path_lengths, r1
 from limn.models.generation import stylegan2_layouts as layouts
+from limn.models.generation import stylegan2_settings as settings
+from limn.models.generation.stylegan2_growth import silence
 from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, seeded
 
 Noise = Literal["const", "random", "none"]
@@ -333,18 +337,6 @@ class DiscriminatorBlock(nn.Module):
         return self.conv1(self.conv0(x)), image
 
 
-def minibatch_std(x: Tensor, group: int, channels: int) -> Tensor:
-    """Append `channels` maps that hold the mean deviation within groups of `group` samples (ProGAN, section 3)."""
-    count, depth, height, width = x.shape
-    group = min(group, count)
-    if count % group:
-        raise ValueError(f"a batch of {count} cannot be split into groups of {group} for the minibatch standard deviation")
-    y = x.float().reshape(group, count // group, channels, depth // channels, height, width)
-    y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((2, 3, 4))
-    y = y[..., None, None].repeat(group, 1, height, width).to(x.dtype)
-    return torch.cat([x, y], 1)
-
-
 class Epilogue(nn.Module):
     """What ends the discriminator at 4×4: minibatch deviation, a convolution, two linear layers."""
 
@@ -417,9 +409,10 @@ class Objective:
         target: float = 0.6,  # of the sign of the real logits, above which augmentation grows
         ramp_kimg: float = 500.0,  # thousand images in which the probability may go from 0 to 1
         initial: float = 0.0,  # probability of augmentation at the start
+        freeze: int = 0,  # first blocks of the discriminator that do not learn (FreezeD, arXiv 2002.10964)
         seed: int = 0,
     ) -> None:
-        self.adam, self.gamma, self.path_weight, self.mixing = adam, gamma, path_weight, mixing
+        self.adam, self.gamma, self.path_weight, self.mixing, self.freeze = adam, gamma, path_weight, mixing, freeze
         self.target, self.ramp = target, ramp_kimg * 1000
         self.generator, self.discriminator = Generator(config), Discriminator(config)
         self.augment = Augment(PIPES[augment] if augment else AugmentConfig(), initial)
@@ -429,7 +422,7 @@ class Objective:
 
     def phases(self) -> list[Phase]:
         """Discriminator, R1 every 16, generator, path length every 4 (StyleGAN2, appendix B)."""
-        d, g = self.discriminator.parameters, self.generator.parameters
+        d, g = self.judging, self.generator.parameters
         of_d, of_g = lazy(self.adam, 16), lazy(self.adam, 4 if self.path_weight else 0)
         phases = [
             Phase("discriminator", d, self.discriminator_loss, of_d),
@@ -439,6 +432,11 @@ class Objective:
         if self.path_weight:
             phases.append(Phase("path", g, self.path_loss, of_g, every=4, shares="generator"))
         return phases
+
+    def judging(self) -> list[nn.Parameter]:
+        """The discriminator's parameters that learn."""
+        frozen = tuple(f"b{size}." for size in self.discriminator.sizes[: self.freeze])
+        return [parameter for name, parameter in self.discriminator.named_parameters() if not (frozen and name.startswith(frozen))]
 
     def styles(self, count: int, label: Tensor | None, rng: torch.Generator, mixing: float) -> Tensor:
         """Draw w_plus for a batch; with probability `mixing` its later layers come from a second draw."""
@@ -496,35 +494,20 @@ class Objective:
             self.signs.zero_()
         return {"augment": float(p), "overfit": getattr(self, "overfit", 0.0)}
 
+    def statistics(self) -> list[Tensor]:
+        """What several processes average after every step."""
+        return [self.path_mean, self.signs]
+
     def state_dict(self) -> dict[str, Tensor]:
         return {"path_mean": self.path_mean, "signs": self.signs}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.path_mean, self.signs = state["path_mean"].clone(), state["signs"].clone()
 
-    @torch.no_grad()
-    def grow(self, smaller: dict[str, Tensor]) -> None:
-        """Make the new outermost blocks do nothing at first, given the state of networks of half the size.
-
-        The generator's new ToRGB is silent. The discriminator's new block hands on what the smaller network read from the
-        image: two leaky ReLUs of x and of -x subtract to 2.08 x, so that colour passes through it unchanged.
-        """
-        generator, size = self.generator.synthesis, self.generator.config.size
-        generator.blocks[-1].torgb.weight.zero_()
-        block = getattr(self.discriminator, f"b{size}")
-        weight = smaller[f"discriminator.b{size // 2}.fromrgb.weight"] / math.sqrt(self.generator.config.image_channels)
-        bias, colours = smaller[f"discriminator.b{size // 2}.fromrgb.bias"], weight.shape[1]
-        for channel in range(2 * colours):
-            sign, colour = (1, channel) if channel < colours else (-1, channel - colours)
-            for layer in (block.fromrgb, block.conv0):
-                layer.weight[channel], layer.bias[channel] = 0.0, 0.0
-            block.fromrgb.weight[channel, colour] = sign / block.fromrgb.scale
-            block.conv0.weight[channel, channel, 1, 1] = 1 / block.conv0.scale
-        block.skip.weight.zero_()
-        block.conv1.weight.zero_()
-        passed = math.sqrt(2) / 2.08 / block.conv1.scale * weight[:, :, 0, 0]
-        block.conv1.weight[:, : 2 * colours, 1, 1] = torch.cat([passed, -passed], 1)
-        block.conv1.bias.copy_(math.sqrt(2) * bias)
+    def grow(self, smaller: State) -> None:
+        """Make the outermost blocks do nothing at first where `smaller` holds networks of half the size."""
+        if f"discriminator.b{self.generator.config.size // 2}.fromrgb.weight" in smaller:
+            silence(self.generator, self.discriminator, smaller)
 
     @torch.no_grad()
     def samples(self, networks: nn.ModuleDict) -> Tensor:
@@ -540,8 +523,8 @@ def lazy(adam: Adam, every: int) -> Adam:
     return replace(adam, lr=adam.lr * ratio, betas=(adam.betas[0] ** ratio, adam.betas[1] ** ratio))
 
 
-def objective(config: Config, **settings: object) -> Objective:
-    return Objective(config, **settings)  # type: ignore[arg-type]
+def objective(config: Config, **options: object) -> Objective:
+    return Objective(config, **options)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------ published weights
@@ -561,50 +544,37 @@ def complete(state: State) -> State:
     return added
 
 
+def of(fields: Callable[[State], layouts.Fields]) -> Callable[[State], Config]:
+    return lambda state: Config(**fields(state))
+
+
 PUBLISHED = [
-    Published(
-        "generator",
-        "nvidia",
-        lambda s: "synthesis.b4.const" in s and "mapping.fc0.weight" in s and "mapping.w_avg" in s,
-        lambda s: Config(**layouts.nvidia_generator(s)),
-        Generator,
-        layouts.NVIDIA,
-    ),
-    Published(
-        "discriminator",
-        "nvidia",
-        lambda s: "b4.fc.weight" in s and "b4.conv.weight" in s and "b4.out.weight" in s,
-        lambda s: Config(**layouts.nvidia_discriminator(s)),
-        Discriminator,
-        layouts.NVIDIA,
-    ),
-    Published(
-        "generator",
-        "rosinality",
-        lambda s: "input.input" in s and "conv1.conv.modulation.weight" in s and "style.1.weight" in s,
-        lambda s: Config(**layouts.rosinality_generator(s)),
-        Generator,
-        layouts.ROSINALITY,
-        complete,
-    ),
-    Published(
-        "discriminator",
-        "rosinality",
-        lambda s: "convs.1.conv1.0.weight" in s and "final_linear.1.weight" in s and "final_conv.0.weight" in s,
-        lambda s: Config(**layouts.rosinality_discriminator(s)),
-        Discriminator,
-        lambda config: layouts.rosinality_discriminator_names(config.size),
-    ),
+    Published("generator", "nvidia", layouts.NVIDIA_G, of(layouts.nvidia_generator), Generator, layouts.NVIDIA),
+    Published("discriminator", "nvidia", layouts.NVIDIA_D, of(layouts.nvidia_discriminator), Discriminator, layouts.NVIDIA),
+    Published("generator", "rosinality", layouts.ROSINALITY_G, of(layouts.rosinality_generator), Generator, layouts.ROSINALITY, complete),
+    Published("discriminator", "rosinality", layouts.ROSINALITY_D, of(layouts.rosinality_discriminator), Discriminator, layouts.blocks_of),
 ]
 
 NETWORKS = {"generator": Generator, "discriminator": Discriminator}
 
+
+def preset(row: settings.Setting) -> Preset:
+    """A row of the published table as a recipe: z and w of 512, activations clamped at 256 for half precision."""
+    config = Config(row.size, mapping_layers=row.mapping, channels=widths(row.size, row.base), clamp=256.0, group=row.group)
+    config = replace(config, discriminator=cast(Architecture, row.discriminator))
+    options = {"adam": Adam(row.rate, (0.0, 0.99)), "gamma": row.gamma, "path_weight": row.path_weight, "mixing": row.mixing}
+    return Preset(config, "images", row.batch, row.kimg * 1000 // row.batch, options | {"augment": row.augment}, row.ema_kimg, row.ramp)
+
+
+def auto(size: int, batch: int = 0, devices: int = 1) -> Preset:
+    """The recipe for pictures of any size: see `settings.auto`."""
+    return preset(settings.auto(size, batch, devices))
+
+
 PORTRAITS = Config(size=64, z_dim=256, w_dim=256, mapping_layers=4, channels=(256, 256, 160, 96, 48))
-PUBLISHED_ADAM = Adam(2e-3, (0.0, 0.99))
-PAPER256 = Config(size=256, channels=widths(256, 16384), clamp=256.0, group=8)
 PRESETS = {
-    "ffhq-1024": Preset(Config(clamp=256.0), "images", 32, 781_250, {"adam": PUBLISHED_ADAM, "gamma": 10.0}, ema_kimg=10),
-    "paper256": Preset(PAPER256, "images", 64, 390_625, {"gamma": 1.0, "adam": Adam(2.5e-3, (0.0, 0.99))}, ema_kimg=20),
+    "auto": auto(256),
+    **{name: preset(row) for name, row in settings.TABLE.items()},
     "portraits32": Preset(
         replace(PORTRAITS, size=32, channels=PORTRAITS.channels[:4]),
         "images",

@@ -7,6 +7,7 @@ other names, with singleton axes. Every function takes a state dict and returns 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,17 @@ Fields = dict[str, Any]
 def found(state: State, pattern: str) -> list[int]:
     """The numbers that `pattern` captures in the names of a state, each once, in order."""
     return sorted({int(match[1]) for name in state if (match := re.fullmatch(pattern, name))})
+
+
+def holds(*names: str) -> Callable[[State], bool]:
+    """What knows a layout by names that only it has."""
+    return lambda state: all(name in state for name in names)
+
+
+NVIDIA_G = holds("synthesis.b4.const", "mapping.fc0.weight", "mapping.w_avg")
+NVIDIA_D = holds("b4.fc.weight", "b4.conv.weight", "b4.out.weight")
+ROSINALITY_G = holds("input.input", "conv1.conv.modulation.weight", "style.1.weight")
+ROSINALITY_D = holds("convs.1.conv1.0.weight", "final_linear.1.weight", "final_conv.0.weight")
 
 
 def filter_taps(state: State) -> tuple[float, ...]:
@@ -96,8 +108,9 @@ ROSINALITY += [(rf"style\.{n + 1}\.(weight|bias)", rf"mapping.fc{n}.\1") for n i
 ROSINALITY += [("input.input", "synthesis.b4.const"), ("latent_avg", "mapping.w_avg"), (r".*\.kernel", None)]
 
 
-def rosinality_discriminator_names(size: int) -> list[tuple[str, str | None]]:
-    """Rows for a discriminator of `size` pixels; its blocks are counted from the full resolution."""
+def blocks_of(config: Any) -> list[tuple[str, str | None]]:
+    """Rows for rosinality's discriminator of `config.size` pixels; its blocks are counted from the full resolution."""
+    size = config.size
     rows: list[tuple[str, str | None]] = [(r"convs\.0\.0\.weight", f"b{size}.fromrgb.weight")]
     rows += [(r"convs\.0\.1\.bias", f"b{size}.fromrgb.bias")]
     sizes = [size >> level for level in range(size.bit_length() - 3)]
