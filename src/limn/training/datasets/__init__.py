@@ -14,7 +14,7 @@ from torch import Tensor
 
 from limn.errors import InputError
 
-KINDS = ("images", "scenes", "mesh", "identities")
+KINDS = ("images", "attributes", "identities", "paired", "unpaired", "masks", "clips", "scenes", "points", "mesh")
 
 
 class Dataset(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,8 +18,15 @@ def is_held_out(key: str, share: float = HELD_OUT) -> bool:
 def indices(step: int, size: int, count: int, seed: int) -> np.ndarray:
     """Return the `size` items of a step: every epoch of `count` items is a new shuffle of all of them."""
     first, last = step * size, (step + 1) * size - 1
-    orders = {epoch: np.random.default_rng((seed, epoch)).permutation(count) for epoch in range(first // count, last // count + 1)}
-    return np.array([orders[position // count][position % count] for position in range(first, last + 1)])
+    return np.array([_order(seed, position // count, count)[position % count] for position in range(first, last + 1)])
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The shuffle of one epoch, kept: every step of the epoch asks for it."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    order.setflags(write=False)
+    return order
 
 
 def generator(seed: int, step: int) -> np.random.Generator:
