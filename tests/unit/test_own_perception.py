@@ -19,6 +19,7 @@ from limn.errors import TrainingError, WeightsError
 from limn.models.perception import limn_detector, limn_mesh
 from limn.models.records import Detector, Landmarker, Objective, seeded
 from limn.training.datasets import mesh, scenes, spoil
+from limn.training.datasets import points as five
 
 SMALL = limn_detector.Config(stem=8, widths=(12, 16, 24, 24), depths=(0, 1, 1, 1), head=16, size=96)
 SMALL_MESH = limn_mesh.Config(stem=8, widths=(12, 16, 24), depths=(1, 1, 1), kept=8, shapes=24)
@@ -117,16 +118,28 @@ def labelled(boxes: list[list[float]]) -> dict[str, Tensor]:
 
 
 def test_the_detector_learns_in_seconds(archive: Path) -> None:
-    data, task = scenes.open(archive, SMALL), limn_detector.objective(SMALL, seed=1)
-    for phase in task.phases():
+    for part, data in (("faces", scenes.open(archive, SMALL)), ("points", five.open(archive, SMALL))):
+        task = limn_detector.objective(SMALL, seed=1, part=part)
+        (phase,) = task.phases()
         falls(task.networks["detector"].train(), phase.loss, data.batch(0, 4, 0), 0.75, 5e-3)
 
 
-def test_every_weight_of_the_detector_learns_in_one_phase() -> None:
-    task = limn_detector.objective(SMALL)
-    sets = [{id(weight) for weight in phase.parameters()} for phase in task.phases()]
+def test_every_weight_of_the_detector_learns_in_one_of_its_two_runs() -> None:
+    sets = []
+    for part in ("faces", "points"):
+        task = limn_detector.objective(SMALL, part=part)
+        names = {id(weight): name for name, weight in task.networks.named_parameters()}
+        sets.append({names[id(weight)] for weight in task.phases()[0].parameters()})
     assert sets[0].isdisjoint(sets[1])
-    assert sets[0] | sets[1] == {id(weight) for weight in task.networks.parameters()}
+    assert sets[0] | sets[1] == set(names.values())
+
+
+def test_the_points_of_a_crop_follow_its_picture() -> None:
+    for seed in range(12):
+        crop, where = five._cut(dots(FIVE), np.array([46, 40, 106, 116], np.float32), FIVE, 64, np.random.default_rng(seed))
+        light = bright(crop, where * 64 + 31.5)
+        assert (light > 100).all(), f"seed {seed}: {light}"
+        assert where[0, 0] < where[1, 0]
 
 
 def test_cutting_a_square_out_keeps_its_place() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from limn.models.records import Adam, Card, Losses, Phase, Preset, Published
 
 STRIDES = (8, 16, 32)
 FLIPPED = (1, 0, 2, 4, 3)  # the five points after left and right are exchanged
+AROUND = 1.2  # side of the square in which the points of a face are looked for, of the longer side of its box
 RANGES = ((0.0, 44.0), (30.0, 100.0), (72.0, 1e6))  # sqrt(width * height) of the faces that each stride answers for, pixels
 
 
@@ -174,11 +175,12 @@ def decode(level: Tensor, stride: int) -> Tensor:
 
 def frames(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Return the middles (K, 2) and sides (K) of the squares in which the points of boxes (K, 4) are looked for."""
-    return (boxes[:, :2] + boxes[:, 2:]) / 2, 1.2 * (boxes[:, 2:] - boxes[:, :2]).amax(1).clamp(min=4)
+    return (boxes[:, :2] + boxes[:, 2:]) / 2, AROUND * (boxes[:, 2:] - boxes[:, :2]).amax(1).clamp(min=4)
 
 
-def cut(images: Tensor, index: Tensor, middle: Tensor, side: Tensor, size: int, fine: int = 3) -> Tensor:
-    """Cut squares (K, 3, size, size) out of images (N, 3, H, W), one for each index (K); `fine` samples a pixel and way, averaged."""
+def cut(images: Tensor, index: Tensor, middle: Tensor, side: Tensor, size: int) -> Tensor:
+    """Cut squares (K, 3, size, size) out of images (N, 3, H, W), one for each index (K); a pixel is the mean of 3x3 samples."""
+    fine = 3
     steps = (torch.arange(size * fine, device=images.device) + 0.5) / (size * fine) - 0.5
     extent = images.new_tensor(images.shape[:-3:-1])  # width, height
     x, y = ((middle[:, axis, None] + steps * side[:, None]) * 2 / extent[axis] - 1 for axis in (0, 1))
@@ -238,22 +240,22 @@ class DetectorObjective:
     averaged = ("detector",)
 
     def __init__(
-        self, config: Config, lr: float = 2e-3, points_lr: float = 2e-3, box_weight: float = 2.0, point_weight: float = 10.0
+        self,
+        config: Config,
+        part: Literal["faces", "points"] = "faces",
+        lr: float = 2e-3,
+        box_weight: float = 2.0,
+        point_weight: float = 10.0,
     ) -> None:
         self.networks = nn.ModuleDict({"detector": Detector(config)})
         self.detector: Detector = self.networks["detector"]  # type: ignore[assignment]
-        self.lr, self.points_lr, self.box_weight, self.point_weight = lr, points_lr, box_weight, point_weight
+        self.part, self.lr, self.box_weight, self.point_weight = part, lr, box_weight, point_weight
 
     def phases(self) -> list[Phase]:
-        """One player, two phases: finding faces, and placing their points from near by."""
-        near, far = self.detector.points.parameters, self._found_by
-        return [
-            Phase("detector", far, self.loss, Adam(self.lr, weight_decay=1e-3), clip=10.0),
-            Phase("points", near, self.points_loss, Adam(self.points_lr, weight_decay=1e-3), clip=10.0),
-        ]
-
-    def _found_by(self) -> list[nn.Parameter]:
-        return [weight for name, weight in self.detector.named_parameters() if not name.startswith("points.")]
+        """One player, trained in two runs: to find faces in scenes, then to place points in crops."""
+        adam, near = Adam(self.lr, weight_decay=1e-3), self.part == "points"
+        chosen = [weight for name, weight in self.detector.named_parameters() if name.startswith("points.") == near]
+        return [Phase(self.part, lambda: chosen, self.points_loss if near else self.loss, adam, clip=10.0)]
 
     def loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:  # noqa: ARG002
         """Sum over the three scales, divided by the number of cells that answer for a face."""
@@ -263,21 +265,10 @@ class DetectorObjective:
         score, box, points = (torch.stack([part[i] for part in parts]).sum() / count for i in (1, 2, 3))
         return {"score": score, "box": self.box_weight * box, "points": self.point_weight * points}
 
-    def points_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
-        """Smooth L1 of the five points, in squares that lie as badly as the detector lays them; 48 faces of a batch at most."""
-        tall = (batch["boxes"][..., 3] - batch["boxes"][..., 1]) >= 20
-        n, g = (tall & (batch["kind"] > 0) & (batch["trust"] > 0)).nonzero(as_tuple=True)
-        chosen = torch.randperm(len(n), generator=rng)[:48]
-        n, g = n[chosen], g[chosen]
-        if not len(n):
-            return {"points": 0 * self.detector.points.out.bias.sum()}
-        middle, side = frames(batch["boxes"][n, g])
-        noise = torch.randn(len(n), 3, generator=rng).to(side)
-        middle, side = middle + 0.05 * side[:, None] * noise[:, :2], side * (0.1 * noise[:, 2]).exp()
-        crops = cut(batch["image"], n, middle, side, self.detector.config.crop, fine=2).contiguous(memory_format=torch.channels_last)
-        want = (batch["points"][n, g].unflatten(1, (5, 2)) - middle[:, None]) / side[:, None, None]
-        off = F.smooth_l1_loss(self.detector.points(crops).float(), want, reduction="none", beta=0.01).mean((1, 2))
-        return {"points": 10 * (batch["trust"][n, g] * off).mean()}
+    def points_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:  # noqa: ARG002
+        """Smooth L1 of the five points, in units of the crop's side."""
+        off = F.smooth_l1_loss(self.detector.points(batch["image"]).float(), batch["points"], reduction="none", beta=0.01)
+        return {"points": 10 * (batch["trust"] * off.mean((1, 2))).sum() / batch["trust"].sum()}
 
     def _level(self, level: Tensor, batch: Mapping[str, Tensor], index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         face, ignored = assign(batch, level, STRIDES[index], RANGES[index])
@@ -320,7 +311,8 @@ def _voted(rows: Tensor, keep: Tensor) -> Tensor:
 NETWORKS = {"detector": Detector}
 
 PRESETS = {
-    "scenes": Preset(Config(), data="scenes", batch=16, steps=4000, ema_kimg=5.0),
+    "scenes": Preset(Config(), data="scenes", batch=16, steps=6000, ema_kimg=5.0),
+    "points": Preset(Config(), data="points", batch=64, steps=3000, objective={"part": "points"}, ema_kimg=20.0),
 }
 
 PUBLISHED: list[Published] = []  # only our native layout
