@@ -315,7 +315,7 @@ PRESETS = {
         batch=16,
         steps=1_500,
         objective={
-            "generator": "portraits64",
+            "generator": "limn-portraits64",
             "features": "limn-identity",
             "identity": "limn-identity",
             "weights": Weights(identity=0.5, offsets=1e-3, supervised=1.0),
