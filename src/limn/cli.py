@@ -35,10 +35,15 @@ COMMANDS: dict[str, Any] = VERBS | {
         "import": "limn.tasks.models:import_model",
         "export": "limn.tasks.models:export_model",
         "fetch": "limn.tasks.models:fetch_model",
-    }
+    },
+    "data": {
+        "check": "limn.tasks.data:check",
+        "align": "limn.tasks.data:align",
+        "pack": "limn.tasks.data:pack",
+    },
 }
 INTERRUPTED = 130  # the exit code of Ctrl-C, which typer gives too
-GROUPS = {"models": "List, show, import, export and fetch models."}
+GROUPS = {"models": "List, show, import, export and fetch models.", "data": "Check, align and pack the pictures of a dataset."}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -215,7 +220,7 @@ def _parameter(parameter: inspect.Parameter, kind: Any, text: str) -> inspect.Pa
     return inspect.Parameter(parameter.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 
-def _run(function: Callable[..., Any], readers: Mapping[str, Callable[[Any], Any]], json: bool, debug: bool, **values: Any) -> None:  # noqa: ARG001
+def _run(function: Callable[..., Any], readers: Mapping[str, Callable[[Any], Any]], json: bool, debug: bool, **values: Any) -> int:  # noqa: ARG001
     from limn.shown import as_json, show
 
     values = {name: readers[name](value) for name, value in values.items()}
@@ -225,6 +230,7 @@ def _run(function: Callable[..., Any], readers: Mapping[str, Callable[[Any], Any
         sys.stdout.write(as_json(result) + "\n")
     else:
         show(result)
+    return int(getattr(result, "exit_code", 0))  # of a check that found something
 
 
 def _flag(name: str, text: str) -> inspect.Parameter:

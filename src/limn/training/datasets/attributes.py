@@ -13,12 +13,10 @@ from torch import Tensor
 
 from limn.errors import InputError
 from limn.training.datasets.images import mirrored
-from limn.training.datasets.labels import Row, chosen, rows
+from limn.training.datasets.labels import LEVELS, Row, chosen, rows
 from limn.training.datasets.order import indices
 from limn.training.datasets.pictures import MEMORY, Store, decode, filled, tensor
 from limn.training.datasets.source import Source, open_source
-
-LEVELS = {"0": 0.0, "1": 1.0, "-1": 0.0}
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def open(
     if not path.is_dir():
         raise InputError(f"{path} is no folder: clips are read from a folder, unpack it first")
     source = open_source(path)
-    names = [n for n in sorted((*source.names, *source.others)) if Path(n).suffix.lower() in CLIPS and is_held_out(n) != train]
+    names = [name for name in names_of(source) if is_held_out(name) != train]
     if not names:
         raise InputError(f"{path}: holds no clip of the {'training' if train else 'held-out'} share: MP4, MOV, MKV, WebM, AVI are read")
     most = max(int(seconds * fps), 1)
@@ -83,6 +83,21 @@ def open(
     kept = tuple(names[n] for n in store.good)
     counts = np.array(list(in_order(lambda name: count(read_video(path / name), fps, most), kept)))
     return Clips(store, counts, kept, fps, frames, train, left_out)
+
+
+def names_of(source: Source) -> list[str]:
+    """Return the names of the clips, sorted."""
+    return [name for name in sorted((*source.names, *source.others)) if Path(name).suffix.lower() in CLIPS]
+
+
+def fault(source: Source, name: str) -> str:
+    """Decode a whole clip and say what is wrong with it, or nothing."""
+    try:
+        clip = read_video(source.path / name)
+        frames = sum(1 for _ in clip)
+    except InputError as error:
+        return str(error).replace(f"{source.path / name} ", "")
+    return f"ends after {frames} of about {len(clip)} frames" if frames < 0.9 * len(clip) else ""
 
 
 def count(clip: Clip, fps: float, most: int) -> int:

@@ -21,6 +21,7 @@ from limn.training.datasets.source import TABLES, Source, key_of
 
 Row = dict[str, str]
 FILE = ("file", "image_id", "filename")  # columns that may hold the name of the picture
+LEVELS = {"0": 0.0, "1": 1.0, "-1": 0.0}  # what an attribute may be
 
 
 def rows(source: Source) -> list[Row]:
@@ -39,7 +40,11 @@ def read_rows(source: Source) -> tuple[list[Row | None], list[tuple[str, str]]]:
     table, problems = table_of(source)
     plain = Counter(PurePosixPath(name).name for name in source.names)
     last = {name: PurePosixPath(name).name for name in source.names}
-    return [table.get(name) or (table.get(last[name]) if plain[last[name]] == 1 else None) for name in source.names], problems
+    found: list[Row | None] = []
+    for name in source.names:  # dataset.json names a picture in full, labels.csv mostly by its last part
+        row = table.get(name, {}) | (table.get(last[name], {}) if plain[last[name]] == 1 else {})
+        found.append(row or None)
+    return found, problems
 
 
 def table_of(source: Source) -> tuple[dict[str, Row], list[tuple[str, str]]]:
@@ -179,7 +184,7 @@ def vectors(source: Source, known: Sequence[Row], column: str, length: int = 0) 
 
     `length` C, 0: as many as there are. InputError names the first picture whose label is missing, out of range or of another length.
     """
-    values = [_value(row.get(column, "")) for row in known]
+    values = [as_label(row.get(column, "")) for row in known]
     for row, value in zip(known, values, strict=True):
         if value in (None, ""):
             raise InputError(f"{source.path}: {row['file']} has no label {column!r}: give it one, or select with where")
@@ -203,7 +208,7 @@ def _stacked(source: Source, known: Sequence[Row], values: Sequence[list[float]]
     return np.array(values, np.float32)
 
 
-def _value(text: str) -> int | list[float] | str | None:
+def as_label(text: str) -> int | list[float] | str | None:
     """Read a label: a whole number, a list of numbers, or a name."""
     try:
         value = json.loads(text)
