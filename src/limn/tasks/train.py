@@ -56,57 +56,84 @@ def train(
     OUT/model.safetensors is at every moment a whole model that the other verbs use. On several devices or machines, start it with
     `torchrun --nproc_per_node N -m limn train ...` or `accelerate launch`.
     """
-    from limn import device as devices
     from limn.models import system as find
-    from limn.training import loop, page, processes, record
+    from limn.training import loop, processes, record
     from limn.training.datasets import open_dataset
 
     began, module = time.monotonic(), find(system)
-    devices.keep_memory()
-    group = processes.join(devices.choose(device))
-    before = record.previous(out)
-    if before is not None and not resume:
-        raise TrainingError(f"{out} holds a run already: give another --out, or leave --no-resume away to go on with it")
-    before = before or {}
+    group = processes.join(place_of(device))
+    before = continued(out, resume)
     batch, steps, init = batch or before.get("batch", 0), steps or before.get("steps", 0), None if before else init
     name, chosen = preset_of(module, system, preset or before.get("preset", ""), size or before.get("size", 0), data, batch, group.count)
     record.refuse_changes(out, before, {"system": system, "preset": name})
-    changes = settings_of(set or [])
+    changes, tuned = settings_of(set or []), str(before.get("init") or init or "")
     objective, config, note = built(module, system, chosen, changes, seed, group.device, init, before)
-    settings = loop.Settings(
-        out=out,
-        steps=steps or chosen.steps,
-        batch=batch or chosen.batch,
-        seed=seed,
-        accumulate=accumulate,
-        ema_kimg=chosen.ema_kimg,
-        ema_ramp=0.0 if init or before.get("init") else chosen.ema_ramp,
-        processes=group,
-        dtype=precision_of(precision, group.device.type),
-        save_every=save_every,
-        save_steps=save_steps,
-        sample_every=sample_every,
-        report_every=page.interval(),
-        decay=decay,
-        warmup=warmup,
-        generates=module.CARD.chapter == "generation",
-    )
+    pace: dict[str, Any] = {"accumulate": accumulate, "decay": decay, "warmup": warmup}
+    pace |= {"save_every": save_every, "save_steps": save_steps, "sample_every": sample_every}
+    settings = settings_for(module, chosen, out, steps or chosen.steps, batch or chosen.batch, seed, group, precision, tuned, pace)
     facts = described(system, name, config, {**chosen.objective, **changes}, settings, where or [])
     record.refuse_changes(out, before, facts)
     dataset = open_dataset(chosen.data, data, config, True, **({"where": where} if where else {}))
-    facts |= {"init": before.get("init") or (str(init) if init else ""), "data": str(data), "pictures": len(dataset)}
-    facts["data_hash"] = record.data_hash(data)
+    facts |= {"init": tuned, "data": str(data), "pictures": len(dataset), "data_hash": record.data_hash(data)}
     run = loop.start(settings, objective, saver(system, config))
-    if group.first:
-        record.prepare(out, facts, before, run.step, group.count, str(group.device))
-    with page.shown(f"{system} {name}", settings.steps) as report:
-        if group.first and before.get("data_hash", facts["data_hash"]) != facts["data_hash"]:
-            report({"step": run.step, "warning": f"{data} is not what it was when this run began: its order begins anew"})
-        if group.first and note:
-            report({"step": run.step, "note": note})
-        finished = loop.train(run, dataset, report)
+    finished = follow(run, dataset, f"{system} {name}", facts, before, note)
     group.leave()
     return Trained(system, name, run.step, run.step * settings.batch, time.monotonic() - began, out / "model.safetensors", finished)
+
+
+def place_of(device: str) -> Any:
+    """The device by name, with memory kept for the steps to come."""
+    from limn import device as devices
+
+    devices.keep_memory()
+    return devices.choose(device)
+
+
+def continued(out: Path, resume: bool) -> dict[str, Any]:
+    """The record of the run in `out`, empty where there is none; TrainingError where there is one that must not go on."""
+    from limn.training import record
+
+    before = record.previous(out)
+    if before is not None and not resume:
+        raise TrainingError(f"{out} holds a run already: give another --out, or leave --no-resume away to go on with it")
+    return before or {}
+
+
+def settings_for(
+    module: Any, chosen: Any, out: Path, steps: int, batch: int, seed: int, group: Any, precision: str, tuned: str, pace: dict[str, Any]
+) -> Any:
+    """How the run proceeds. Fine-tuning (`tuned`) leaves out the ramp of the average, as the published trainer does."""
+    from limn.training import loop, page
+
+    return loop.Settings(
+        out,
+        steps,
+        batch,
+        seed,
+        ema_kimg=chosen.ema_kimg,
+        ema_ramp=0.0 if tuned else chosen.ema_ramp,
+        processes=group,
+        dtype=precision_of(precision, group.device.type),
+        report_every=page.interval(),
+        generates=module.CARD.chapter == "generation",
+        **pace,
+    )
+
+
+def follow(run: Any, dataset: Any, title: str, facts: dict[str, Any], before: dict[str, Any], note: str) -> bool:
+    """Write the record, train under the page, and return whether the end was reached."""
+    from limn.training import loop, page, record
+
+    group, warning = run.settings.processes, ""
+    if before.get("data_hash", facts["data_hash"]) != facts["data_hash"]:
+        warning = f"{facts['data']} is not what it was when this run began: the order of its items is another"
+    if group.first:
+        record.prepare(run.settings.out, facts, before, run.step, group.count, str(group.device))
+    with page.shown(title, run.settings.steps) as report:
+        for kind, said in (("note", note), ("warning", warning)):
+            if said and group.first:
+                report({"step": run.step, kind: said})
+        return loop.train(run, dataset, report)
 
 
 def preset_of(module: Any, system: str, name: str, size: int, data: Path, batch: int, devices: int) -> tuple[str, Any]:
