@@ -51,8 +51,9 @@ class Published:
     recognise: Callable[[State], bool]
     infer: Callable[[State], Any]  # state -> Config; shapes say it all
     build: Callable[[Any], nn.Module]  # Config -> the network that the state is loaded into
-    names: Names | Callable[[Any], Names] = ()  # published name -> ours, or that as a function of Config; what matches no row keeps its name
+    names: Names | Callable[[Any], Names] = ()  # published name -> ours (may depend on Config); what matches no row keeps its name
     prepare: Callable[[State], State] | None = None  # arithmetic that renaming cannot say (fused, transposed or flipped weights)
+    says: tuple[str, str] = ("", "")  # training option of files of this system, where others share its names
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from limn.media.files import atomic
 from limn.weights.catalogue import UNKNOWN, card, known_file, licence_of
 from limn.weights.native import Header, Loaded, read_header, save
 from limn.weights.reader import Contents, read
-from limn.weights.recognise import adopt, preferred, recognise
+from limn.weights.recognise import adopt, networks_in, preferred, recognise
 from limn.weights.store import BOX, SUFFIX, names, store
 
 
@@ -62,9 +62,10 @@ def networks(contents: Contents, system: str | None = None) -> tuple[list[Loaded
     """Load every network in a file that a system knows, one of each part (averaged first); also the names of the states left."""
     found: dict[tuple[str, str], Loaded] = {}
     left = []
-    for name in preferred(list(contents.states)):
-        state = contents.states[name]
-        matches = recognise(state, system)
+    states = networks_in(contents)
+    for name in preferred(list(states)):
+        state = states[name]
+        matches = recognise(state, system, None, contents.meta.get("opts"))
         if not matches or all((match.system, match.published.part) in found for match in matches):
             left.append(name or "state")
             continue

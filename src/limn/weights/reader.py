@@ -174,4 +174,11 @@ def _meta(tensors: Any) -> dict[str, Any]:
     if not isinstance(tensors, Mapping):
         return {}
     facts = {str(name): value.facts() for name, value in tensors.items() if isinstance(value, Record)}
-    return facts | {str(name): value for name, value in tensors.items() if isinstance(value, str | int | float | bool | None)}
+    facts |= {str(name): value for name, value in tensors.items() if isinstance(value, str | int | float | bool | None)}
+    return facts | ({"opts": _options(tensors["opts"])} if "opts" in tensors else {})
+
+
+def _options(options: Any) -> dict[str, Any]:
+    """Return the plain values of training options, a dictionary or what was a Namespace."""
+    named = options.state if isinstance(options, Record) else options if isinstance(options, Mapping) else {}
+    return {str(name): value for name, value in named.items() if isinstance(value, str | int | float | bool | None)}

@@ -32,19 +32,42 @@ class Match:
     published: Published
 
 
-def recognise(state: State, system: str | None = None, part: str | None = None) -> list[Match]:
-    """Return the rows of all systems (or of one, or for one part) that know the names of a state dict, in the table's order."""
+def recognise(state: State, system: str | None = None, part: str | None = None, options: Mapping[str, Any] | None = None) -> list[Match]:
+    """Return the rows of all systems (or of one, or for one part) that know the names of a state dict.
+
+    They come in the table's order, first those whose training option the file's `options` name.
+    """
     rows = [Match(name, row) for name in ([system] if system else SYSTEMS) for row in import_system(name).PUBLISHED]
-    return [match for match in rows if part in (None, match.published.part) and match.published.recognise(state)]
+    known = [match for match in rows if part in (None, match.published.part) and match.published.recognise(state)]
+    return sorted(known, key=lambda match: (options or {}).get(match.published.says[0]) != match.published.says[1])
 
 
-def adopt(state: State, system: str | None = None, part: str | None = None, beside: State | None = None) -> Loaded:
+def networks_in(contents: Contents) -> dict[str, dict[str, Tensor]]:
+    """Return the state dicts of a file; one that nothing knows as a whole is taken apart where its names begin with those of networks."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, state in contents.states.items():
+        sides: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in {} if recognise(state) else state.items():
+            first, _, rest = key.partition(".")
+            sides.setdefault(first, {})[rest] = tensor
+        known = {".".join(filter(None, (name, first))): side for first, side in sides.items() if recognise(side)}
+        found |= known or {name: state}
+    return found
+
+
+def adopt(
+    state: State,
+    system: str | None = None,
+    part: str | None = None,
+    beside: State | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Loaded:
     """Load a published state dict: recognise, infer the configuration, rename, load strictly.
 
     `beside` holds loose tensors of the same file (such as `latent_avg`); a row takes those that its names mention.
     Raises WeightsError when nothing knows it or when names are missing or left over.
     """
-    matches = recognise(state, system, part)
+    matches = recognise(state, system, part, options)
     if not matches:
         asked = " ".join(filter(None, (system, part))) or "any system in `limn models list`"
         raise WeightsError(f"these {len(state)} tensors are not of {asked}: they are named {listed(list(state), 5)}")
@@ -64,13 +87,13 @@ def adopt_file(
     contents = contents or read(path)
     if not contents.states:
         raise WeightsError(f"{path.name} holds no state dict: it is {contents.kind} with {contents.summary()}")
-    known = {name: recognise(state, system, part) for name, state in contents.states.items()}
-    names = [name for name in preferred(list(contents.states)) if known[name]]
+    states = networks_in(contents)
+    names = [name for name in preferred(list(states)) if recognise(states[name], system, part)]
     if not names:
         held = "; ".join(f"{name or 'state'}: {listed(list(state), 3)}" for name, state in list(contents.states.items())[:4])
         raise WeightsError(f"{path.name} is {contents.kind} of no system that limn knows{f' as {part}' if part else ''} ({held})")
     try:
-        loaded = adopt(contents.states[names[0]], system, part, contents.loose)
+        loaded = adopt(states[names[0]], system, part, contents.loose, contents.meta.get("opts"))
     except WeightsError as error:
         raise WeightsError(f"{path.name}: {error}") from error
     meta = {"origin": path.name, "sha256": contents.sha256, "licence": import_system(loaded.system).CARD.weights_licence}

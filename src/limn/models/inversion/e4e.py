@@ -329,7 +329,9 @@ PRESETS = {
 # A published file holds "encoder.*", "decoder.*" and "latent_avg"; the decoder is the rosinality layout of stylegan2. The keys of the
 # encoder are those of pSp: only the file's options ("encoder_type": "Encoder4Editing") tell which of the two it is.
 PUBLISHED = [
-    Published("encoder", "gradual", psp.has_pyramid, pyramid_of, Encoder, psp.AVERAGE, psp.with_average),
+    Published(
+        "encoder", "gradual", psp.has_pyramid, pyramid_of, Encoder, psp.AVERAGE, psp.with_average, ("encoder_type", "Encoder4Editing")
+    ),
     Published(
         "discriminator",
         "mlp",
