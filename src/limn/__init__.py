@@ -1,7 +1,7 @@
 """limn: generate, invert, edit, blend and verify portraits with the GAN systems of the literature.
 
 The verbs of the command line are functions of the same names here, imported when they are first used:
-`limn.generate`, `limn.invert`, `limn.edit`, `limn.blend`, `limn.verify`, `limn.train`, `limn.doctor`, `limn.demo`.
+`limn.generate`, `limn.invert`, `limn.edit`, `limn.blend`, `limn.verify`, `limn.train`, `limn.evaluate`, `limn.doctor`, `limn.demo`.
 """
 
 from importlib import import_module
@@ -15,6 +15,7 @@ VERBS: dict[str, str] = {
     "edit": "limn.tasks.edit:edit",
     "blend": "limn.tasks.blend:blend",
     "train": "limn.tasks.train:train",
+    "evaluate": "limn.tasks.evaluate:evaluate",
     "verify": "limn.tasks.verify:verify",
     "doctor": "limn.tasks.doctor:doctor",
     "demo": "limn.tasks.demo:demo",

@@ -5,7 +5,7 @@ Needs no network. Patches of 7x7 pixels of every level, normalised per colour an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ PATCHES = 128  # of every image and level
 DIRECTIONS = 128
 REPEATS = 4
 SMALLEST = 16  # pixels of the coarsest level
+CHUNK = 64  # images whose patches are drawn together
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,28 @@ def sliced_wasserstein(images: Tensor, others: Tensor, seed: int = 0) -> SlicedW
         raise InputError(f"sliced Wasserstein compares images of one size, not {tuple(images.shape[1:])} with {tuple(others.shape[1:])}")
     count = min(len(images), len(others))
     generator = torch.Generator().manual_seed(seed)
-    pairs = zip(pyramid(images[:count]), pyramid(others[:count]), strict=True)
-    return SlicedWasserstein({a.shape[-1]: 1000 * _compare(patches(a, generator), patches(b, generator), generator) for a, b in pairs})
+    ours, theirs = (descriptors(each[:count].split(CHUNK), generator) for each in (images, others))
+    return compare(ours, theirs, generator)
+
+
+def descriptors(batches: Iterable[Tensor], generator: torch.Generator) -> dict[int, Tensor]:
+    """Draw the patches of batches of images (n, C, S, S): size of the level -> (N * PATCHES, C * 49), mean 0 and deviation 1 per colour.
+
+    Images are not kept. The draw depends on how the images are batched: CHUNK at a time is what `sliced_wasserstein` does.
+    """
+    drawn: dict[int, list[Tensor]] = {}
+    for images in batches:
+        for level in pyramid(images):
+            drawn.setdefault(level.shape[-1], []).append(_draw(level, generator))
+    return {size: _normalised(torch.cat(parts)) for size, parts in drawn.items()}
+
+
+def compare(descriptors: dict[int, Tensor], others: dict[int, Tensor], generator: torch.Generator) -> SlicedWasserstein:
+    """Return the distances between two sets of descriptors, level by level; of the larger set as many are taken as the smaller has."""
+    if descriptors.keys() != others.keys():
+        raise InputError(f"sliced Wasserstein compares images of one size, not {max(descriptors)} with {max(others)} pixels")
+    count = min(len(next(iter(each.values()))) for each in (descriptors, others))
+    return SlicedWasserstein({size: 1000 * _compare(descriptors[size][:count], others[size][:count], generator) for size in descriptors})
 
 
 def pyramid(images: Tensor) -> Iterator[Tensor]:
@@ -56,16 +77,25 @@ def pyramid(images: Tensor) -> Iterator[Tensor]:
 
 def patches(level: Tensor, generator: torch.Generator) -> Tensor:
     """Draw PATCHES patches of every image of a level (N, C, S, S): (N * PATCHES, C * 49), mean 0 and deviation 1 per colour."""
+    return _normalised(_draw(level, generator))
+
+
+def _draw(level: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw patches as they are: (N, PATCHES, C, 49)."""
     n, channels, height, width = level.shape
     top = torch.randint(0, height - PATCH + 1, (n, PATCHES), generator=generator)
     left = torch.randint(0, width - PATCH + 1, (n, PATCHES), generator=generator)
     reach = torch.arange(PATCH)
     place = (top[..., None, None] + reach[:, None]) * width + left[..., None, None] + reach  # (N, PATCHES, 7, 7)
     index = place.view(n, 1, -1).expand(-1, channels, -1).to(level.device)
-    drawn = level.flatten(2).gather(2, index).view(n, channels, PATCHES, PATCH * PATCH).transpose(1, 2)
+    return level.flatten(2).gather(2, index).view(n, channels, PATCHES, PATCH * PATCH).transpose(1, 2)
+
+
+def _normalised(drawn: Tensor) -> Tensor:
+    """Bring patches (N, PATCHES, C, 49) to mean 0 and deviation 1 per colour of the whole set: (N * PATCHES, C * 49)."""
     drawn = drawn - drawn.mean((0, 1, 3), keepdim=True)
-    drawn = drawn / drawn.square().mean((0, 1, 3), keepdim=True).sqrt().clamp_min(1e-8)
-    return drawn.reshape(n * PATCHES, -1)
+    drawn /= drawn.square().mean((0, 1, 3), keepdim=True).sqrt().clamp_min(1e-8)
+    return drawn.reshape(len(drawn) * PATCHES, -1)
 
 
 def _compare(a: Tensor, b: Tensor, generator: torch.Generator) -> float:
