@@ -54,7 +54,7 @@ def _show_fields(values: Mapping[str, Any], console: Console) -> None:
         if isinstance(value, Sequence) and not isinstance(value, str) and all(is_dataclass(row) for row in value):
             console.print(_label(name), style="bold")
             _show_rows(value, console)
-        elif isinstance(value, Mapping | tuple | list) and (len(_words(value)) > LONG or "\n" in _words(value)):
+        elif isinstance(value, Mapping | tuple | list) and not _numbers(value) and (len(_words(value)) > LONG or "\n" in _words(value)):
             items = [f"{key}: {_words(item)}" for key, item in value.items()] if isinstance(value, Mapping) else map(_words, value)
             for index, item in enumerate(items):
                 console.print(Text(f"{_label(name) if not index else '':<{width}}  ", style="bold").append(item, style="not bold"))
@@ -93,3 +93,8 @@ def _words(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return (", " if not any(isinstance(item, Path) for item in value) else "\n").join(_words(item) for item in value)
     return "" if value is None else str(value)
+
+
+def _numbers(value: Any) -> bool:
+    """Whether a value is a list of nothing but numbers (seeds, say), which reads best in one line however long."""
+    return not isinstance(value, Mapping) and all(isinstance(item, int | float) for item in value)
