@@ -75,6 +75,7 @@ def page(title: str, steps: int, line: dict[str, Any], curves: dict[str, list[fl
 
 def curve(values: list[float]) -> str:
     """Values as a row of bars between their least and largest."""
-    low, high = min(values), max(values)
+    finite = [value for value in values if isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     span = (high - low) or 1.0
     return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] if isfinite(value) else " " for value in values)

@@ -20,6 +20,8 @@ def silence(generator: Any, discriminator: Any, smaller: State) -> None:
     size, image_channels = generator.config.size, generator.config.image_channels
     generator.synthesis.blocks[-1].torgb.weight.zero_()
     block = getattr(discriminator, f"b{size}")
+    if not hasattr(block, "skip") or len(block.conv0.weight) < 2 * image_channels:
+        return  # another architecture, or too narrow to carry the colours: the block begins at random
     weight = smaller[f"discriminator.b{size // 2}.fromrgb.weight"] / math.sqrt(image_channels)
     bias, colours = smaller[f"discriminator.b{size // 2}.fromrgb.bias"], weight.shape[1]
     for channel in range(2 * colours):
