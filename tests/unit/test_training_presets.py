@@ -15,7 +15,7 @@ from limn.models.generation.stylegan2 import Config, auto, widths
 from limn.training import adopt
 from limn.weights import save
 
-# resolution, channel base, mapping layers, batch, group, rate, gamma, EMA half-life in kimg, EMA ramp, kimg: arXiv 1912.04958 and 2006.06676.
+# Resolution, channel base, mapping layers, batch, group, rate, gamma, EMA half-life, EMA ramp, kimg: arXiv 1912.04958, 2006.06676.
 PUBLISHED = {
     "ffhq-1024": (1024, 32768, 8, 32, 4, 0.002, 10.0, 10, 0.0, 25_000),
     "paper256": (256, 16384, 8, 64, 8, 0.0025, 1.0, 20, 0.0, 25_000),

@@ -148,8 +148,9 @@ def chosen(source: Source, known: Sequence[Row], train: bool, where: Sequence[st
     tests = [condition(text) for text in where]
     fit = [n for n, row in enumerate(known) if is_held_out(group(row)) != train and all(test(row) for test in tests)]
     if not fit:
-        share = f"the {'training' if train else 'held-out'} share"
-        raise InputError(f"{source.path}: no picture fits {' and '.join(where) or share}: check the conditions against labels.csv")
+        if where:
+            raise InputError(f"{source.path}: no picture fits {' and '.join(where)}: check the conditions against labels.csv")
+        raise InputError(f"{source.path}: the {'training' if train else 'held-out'} share of its {len(known)} pictures is empty: add some")
     return fit
 
 

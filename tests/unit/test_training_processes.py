@@ -1,0 +1,134 @@
+"""Two processes are one with twice the batch: launched with torchrun and accelerate, over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from limn.training import checkpoint
+from limn.training.processes import Processes
+
+# A script that trains a tiny regression, or a tiny StyleGAN2 with all its phases, as the command line would.
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from limn.models.generation import stylegan2
+from limn.models.records import Adam, Phase, Preset
+from limn.tasks import train as task
+from limn.training import loop, processes
+
+kind, out, accumulate = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+
+
+class Regression:
+    averaged = ("net",)
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.networks = nn.ModuleDict({"net": nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))})
+        self.unused = nn.Parameter(torch.ones(2))
+        self.networks["net"].register_parameter("unused", self.unused)
+
+    def loss(self, batch, rng):
+        return {"square": (self.networks["net"](batch["x"]) - batch["y"]).square().mean()}
+
+    def phases(self):
+        return [Phase("net", self.networks["net"].parameters, self.loss, Adam(1e-2), clip=0.5)]
+
+
+class Points:
+    def __len__(self):
+        return 64
+
+    def batch(self, step, size, seed):
+        x = torch.randn(size, 4, generator=torch.Generator().manual_seed(step))
+        return {"x": x, "y": x.sin().sum(1, keepdim=True)}
+
+
+if kind == "regression":
+    group = processes.join(torch.device("cpu"))
+    settings = loop.Settings(out, 12, 8, accumulate=accumulate, ema_kimg=0.01, processes=group, report_every=0.0)
+    out.mkdir(exist_ok=True)
+    loop.train(loop.start(settings, Regression(), lambda *_: None), Points(), lambda line: None)
+    group.leave()
+else:
+    tiny = stylegan2.Config(size=16, z_dim=16, w_dim=16, mapping_layers=2, channels=(16, 16, 8))
+    options = {"augment": "bgc", "initial": 0.5, "ramp_kimg": 0.5, "gamma": 0.5}
+    stylegan2.PRESETS["tiny"] = Preset(tiny, "images", 8, 10, options, ema_kimg=0.05)
+    task.train("stylegan2", Path(sys.argv[4]), out=out, preset="tiny", steps=6, accumulate=accumulate, precision="float32", device="cpu")
+"""
+ALONE = [sys.executable]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+
+
+def launched(tmp_path: Path, launcher: list[str], name: str, *arguments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run the script under a launcher; return the tensors of its state and the lines of its log."""
+    script, out = tmp_path / "script.py", tmp_path / name
+    script.write_text(SCRIPT)
+    kind, *rest = arguments
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [*launcher, str(script), kind, str(out), *rest]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    parts, _ = checkpoint.read(out / "state.safetensors")
+    state = {f"{part}/{key}": value for part, group in parts.items() for key, value in group.items()}
+    return state, [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_give_the_curve_of_one_with_twice_the_batch(tmp_path: Path, launcher: list[str]) -> None:
+    one, lines = launched(tmp_path, ALONE, "one", "regression", "1")
+    two, again = launched(tmp_path, launcher, "two", "regression", "1")
+    assert len(lines) == len(again) == 12, "one line for every step, from the first process alone"
+    for a, b in zip(lines, again, strict=True):
+        assert a["net/square"] == pytest.approx(b["net/square"], rel=1e-5), f"step {a['step']}"
+    assert lines[-1]["net/square"] < lines[0]["net/square"], "it learns"
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.timeout(280)
+def test_a_gan_on_two_processes_equals_one_that_takes_its_batch_in_two_parts(tmp_path: Path) -> None:
+    """With sampled noise, mixing, R1, path length, ADA, running styles and averages: the parts of a batch draw the same either way."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(pictures / f"{index:03}.png")
+    one, _ = launched(tmp_path, ALONE, "one", "gan", "2", str(pictures))
+    two, _ = launched(tmp_path, TORCHRUN, "two", "gan", "1", str(pictures))
+    assert one.keys() == two.keys()
+    different = [
+        name
+        for name, tensor in one.items()
+        if not name.startswith("optimiser") and not torch.allclose(tensor, two[name], rtol=1e-3, atol=2e-4)
+    ]
+    # Running means move once per part in one process and once, by the mean of the parts, in two: they differ by the square of a step.
+    assert set(different) <= {
+        "networks/generator.mapping.w_avg",
+        "averages/generator.mapping.w_avg",
+        "objective/path_mean",
+        "objective/signs",
+    }, different
+
+
+def test_a_process_alone_exchanges_nothing() -> None:
+    alone, layer = Processes(), nn.Linear(2, 1)
+    assert alone.first and alone.any(True, False) == [True, False]
+    assert alone.average_gradients(list(layer.parameters()), {"loss": 2.0}) == {"loss": 2.0}
+    alone.average([layer.weight])
+    alone.leave()
