@@ -64,12 +64,13 @@ def of_run(path: Path, kind: type) -> Source:
 
 
 def architecture(config: Any, source: Any) -> Any:
-    """The configuration of a model that goes on from `source` at the size of `config`: its widths where it has that resolution."""
-    if source is None or type(source) is not type(config):
-        return config
+    """The configuration of a model that goes on from `source` at the size of `config`: its widths where it has that resolution.
+
+    Systems whose widths are not listed by resolution keep the `config` of their preset.
+    """
     names = {field.name for field in fields(config)}
-    if not {"size", "channels"} <= names:
-        return source
+    if source is None or type(source) is not type(config) or not {"size", "channels"} <= names:
+        return config
     changed = {"size": config.size, "channels": widths(config.channels, source.channels)}
     if "discriminator_channels" in names and source.discriminator_channels:
         changed["discriminator_channels"] = widths(config.discriminator_channels or config.channels, source.discriminator_channels)
