@@ -131,4 +131,6 @@ def _conventions(name: str, scales: int, way: Way) -> dict[str, str | int]:
         net = way.networks.net("alex")
         return {**way.networks.terms(f"lpips {net}"), "convention": "richzhang v0.1, [-1, 1], no resize"}
     network = way.networks.terms("limn-identity") if MEASURES[name].space == "limn" else {}
+    if name == "identity" and way.networks.limn is not None:
+        terms[name]["resize"] = f"bilinear antialiased to {way.networks.limn.config.size}"
     return {**network, **terms[name]}

@@ -5,7 +5,7 @@ Published weights are never replaced by others: without them their measures are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from limn.weights import Loaded, load
 
 IDENTITY = "limn-identity"
 SHORT = 12  # digits of a hash in a protocol; the report holds all
-KINDS = ("inception", "lpips", IDENTITY)  # the systems that measures know
+KINDS = {"inception": "inception", "lpips": "lpips", IDENTITY: "limn"}  # system -> the space of the measures taken with it
 LPIPS = ("alex", "vgg", "squeeze")  # nets, in the order of preference for pairs
 
 
@@ -46,14 +46,14 @@ class Networks:
         return {"features": name, "weights": self.hashes[name].split()[0][:SHORT]}
 
 
-def find(given: Sequence[str], device: torch.device | str = "cpu") -> Networks:
-    """Load the feature networks given by name or file, then what is missing from the store.
+def find(given: Sequence[str], device: torch.device | str = "cpu", spaces: Collection[str] = ("limn", "inception", "lpips")) -> Networks:
+    """Load the feature networks given by name or file, then those of the box and the store that measures in `spaces` are taken with.
 
     WeightsError for a file of a network that no measure uses.
     """
     found = Networks(device)
     parts: dict[tuple[str, str], Loaded] = {}  # LPIPS comes whole, or as trunk and learned weights: (part, net)
-    for name in [*given, *_stored(given)]:
+    for name in [*given, *_stored(given, spaces)]:
         loaded = load(name, device=device)
         if loaded.system not in KINDS:
             raise WeightsError(f"{name} is the {loaded.part} of {loaded.system}: features are taken from {', '.join(KINDS)}")
@@ -70,8 +70,8 @@ def find(given: Sequence[str], device: torch.device | str = "cpu") -> Networks:
     return found
 
 
-def _stored(given: Sequence[str]) -> Iterable[str]:
-    """Yield the names in the box and the store of systems that measures know, beside those given."""
+def _stored(given: Sequence[str], spaces: Collection[str]) -> Iterable[str]:
+    """Yield the names in the box and the store of systems that measures in `spaces` are taken with, beside those given."""
     from limn.weights.native import read_header
     from limn.weights.store import names
 
@@ -82,7 +82,7 @@ def _stored(given: Sequence[str]) -> Iterable[str]:
             header = read_header(path)
         except WeightsError:  # a damaged file of the store is no business of this measure
             continue
-        if header is not None and header.system in KINDS:
+        if header is not None and KINDS.get(header.system) in spaces:
             yield name
 
 

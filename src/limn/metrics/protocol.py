@@ -69,16 +69,21 @@ CONVENTIONS: dict[str, Convention] = {
 }
 
 
-def chosen(text: str) -> list[Measure]:
-    """Read "fid,psnr" or "sets" as measures, in the order of the table; InputError suggests the nearest name."""
+def chosen(text: str | None) -> list[tuple[Measure, bool]]:
+    """Read "fid,psnr" or "sets" as measures in the order of the table, each with whether its own name was given; None is all of them.
+
+    InputError suggests the nearest name for one that is not known.
+    """
+    if text is None:
+        return [(measure, False) for measure in MEASURES.values()]
     wanted = {name.strip().lower() for name in text.split(",") if name.strip()}
-    for name in wanted - {*MEASURES, *GROUPS}:
+    for name in sorted(wanted - {*MEASURES, *GROUPS}):
         near = get_close_matches(name, [*MEASURES, *GROUPS], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MEASURES)}"
         raise InputError(f"there is no measure {name!r}: {hint}")
     if not wanted:
         raise InputError(f"--metrics names none: give some of {', '.join(MEASURES)}, or leave it out")
-    return [measure for measure in MEASURES.values() if wanted & {measure.name, measure.kind}]
+    return [(measure, measure.name in wanted) for measure in MEASURES.values() if wanted & {measure.name, measure.kind}]
 
 
 def convention(name: str) -> Convention:

@@ -62,7 +62,7 @@ def evaluate(
     ssim: Annotated[Literal["basicsr", "skimage", "torchmetrics", "torchmetrics-uniform"], "Whose SSIM."] = "basicsr",
     luma: Annotated[bool, "PSNR, SSIM and MS-SSIM of the brightness alone."] = False,
     crop: Annotated[int, "Pixels left out at every border for PSNR and SSIM."] = 0,
-    size: Annotated[int | None, "Resize all pictures to so many pixels a side first; a generator's size if not given."] = None,
+    size: Annotated[int | None, "Resize all pictures to so many pixels a side first; with --model it is the generator's size."] = None,
     truncation: Annotated[float, "Of a generator's samples: 1 is what papers measure."] = 1.0,
     label: Annotated[int | None, "The class, for a generator that has classes."] = None,
     seed: Annotated[int, "First seed of the samples, and of every random choice."] = 0,
@@ -74,29 +74,27 @@ def evaluate(
     Numbers that papers call FID, KID or LPIPS need the published weights; limn-identity's own are always there, under names of their own.
     """
     from limn import device as devices
-    from limn.media import writable
     from limn.metrics import matched, networks, protocol, sets
     from limn.metrics.pictures import Pictures
 
     began = time.monotonic()
-    _check(a, b, model, count, size, out)
-    asked = None if metrics is None else protocol.chosen(metrics)
+    _check(a, b, model, count, size)
+    if out is not None:
+        _check_out(out)
+    asked = protocol.chosen(metrics)
     place = devices.choose(device)
-    at_hand = networks.find(features, place)
+    at_hand = networks.find(features, place, {each.space for each, _ in asked})
     way = sets.Way(at_hand, protocol.convention(convention), convention, seed=seed)
     pair_way = matched.Way(at_hand, ssim, luma, crop)
     generator = None if model is None else load_generator(model, str(place))
     folders = [Pictures(path) for path in (a, b) if path is not None]
+    size = generator.size if generator is not None else size
+    sides = [read(folder, count if generator is None else None, size, seed) for folder in folders]
     if generator is not None:
-        size = size or generator.size
-        samples = count or len(folders[0].names)
-        sides = [sampled(generator, samples, truncation, label, seed), read(folders[0], None, size, seed)]
-    else:
-        sides = [read(folder, count, size, seed) for folder in folders]
+        sides = [sampled(generator, count or sides[0].count, truncation, label, seed), *sides]
     taken, left_out = decide(asked, sides, pair_way, generator)
-    if out is not None:
-        writable(out)
-    terms = _terms(sides, size, None if generator is None else f"truncation {truncation}, seeds {seed}-{seed + sides[0].count - 1}")
+    drawn = "" if generator is None else f"truncation {truncation}, seeds {seed}-{seed + sides[0].count - 1}"
+    terms = _terms(sides, size, drawn)
     found = [
         *of_sets([each.name for each in taken if each.kind == "sets"], sides, way, terms),
         *of_pairs([each.name for each in taken if each.kind == "pairs"], folders, sides, pair_way, size, terms),
@@ -109,17 +107,26 @@ def evaluate(
     return result
 
 
-def _check(a: Path, b: Path | None, model: str | None, count: int | None, size: int | None, out: Path | None) -> None:
+def _check(a: Path, b: Path | None, model: str | None, count: int | None, size: int | None) -> None:
     """Find what cannot be meant before anything is loaded."""
-    if (b is None) == (model is None):
-        raise InputError(f"{a} alone cannot be measured: give a second folder, or --model NAME and one folder" if b is None
-                         else "a generator is compared with one folder: leave out the second, or --model")  # fmt: skip
+    if b is None and model is None:
+        raise InputError(f"{a} alone cannot be measured: give a second folder, or --model NAME")
+    if b is not None and model is not None:
+        raise InputError("a generator is compared with one folder: leave out the second, or --model")
     if count is not None and count < 1:
         raise InputError(f"--count {count}: at least 1 picture is needed")
     if size is not None and not 7 <= size <= 4096:
         raise InputError(f"--size {size}: 7 to 4096 pixels a side are possible")
-    if out is not None and out.suffix.lower() != ".json":
+    if size is not None and model is not None:
+        raise InputError("--size: pictures are compared at the generator's size, leave it out")
+
+
+def _check_out(out: Path) -> None:
+    from limn.media import writable
+
+    if out.suffix.lower() != ".json":
         raise InputError(f"cannot write {out}: a report is a .json file")
+    writable(out)
 
 
 # ------------------------------------------------------------------------------------------------------------- the sets
@@ -158,19 +165,17 @@ def sampled(model: Model, count: int, truncation: float, label: int | None, seed
 # ------------------------------------------------------------------------------------------------------------- what to take
 
 
-def decide(asked: Sequence[Measure] | None, sides: Sequence[Set], way: Any, model: Model | None) -> tuple[list[Measure], list[str]]:
-    """Return the measures to take, and why usual ones are left out; a measure that was asked for by name is taken or an error."""
-    from limn.metrics.protocol import MEASURES
-
+def decide(asked: Sequence[tuple[Measure, bool]], sides: Sequence[Set], way: Any, model: Model | None) -> tuple[list[Measure], list[str]]:
+    """Return the measures to take, and why others are left out; one that was asked for by its own name is taken or an error."""
     taken: list[Measure] = []
     left_out: dict[str, list[str]] = {}  # reason -> names
-    for measure in MEASURES.values() if asked is None else asked:
+    for measure, named in asked:
         reason = obstacle(measure, sides, way, model)
-        if not reason and asked is None and not measure.usual:
+        if not reason and not named and not measure.usual:
             reason = "slow, taken only when --metrics names it"
         if not reason:
             taken.append(measure)
-        elif asked is not None:
+        elif named:
             kind = InputError if way.networks.has(measure.space) else WeightsError
             raise kind(f"{measure.name}: {reason}")
         elif measure.kind != "paths" or model is not None:
@@ -291,7 +296,7 @@ def of_paths(names: Sequence[str], model: Model | None, count: int, networks: Ne
     return [paths.measured(name, model.generator, count, networks, seed, terms) for name in names]
 
 
-def _terms(sides: Sequence[Set], size: int | None, samples: str | None) -> dict[str, str | int | float]:
+def _terms(sides: Sequence[Set], size: int | None, samples: str) -> dict[str, str | int | float]:
     """Return what all numbers share: how many pictures of which size, and how they came to their bytes."""
     every = sorted({each for side in sides for each in side.sizes.values()})
     shown = f"{every[0][0]}x{every[0][1]}" + (f" to {every[-1][0]}x{every[-1][1]}" if len(every) > 1 else "")
