@@ -82,6 +82,13 @@ def test_folding_norms_changes_nothing() -> None:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_folding_moves_the_score() -> None:
+    network = limn_detector.Detector(SMALL).eval()
+    image = torch.randn(1, 3, 64, 64)
+    before, after = (limn_detector.decode(net(image)[0], 8)[..., 4] for net in (network, limn_detector.fold(network, 0.7)))
+    torch.testing.assert_close(after, (before.logit() - torch.tensor(0.7).logit()).sigmoid(), rtol=1e-3, atol=1e-4)
+
+
 def test_decoding_undoes_encoding() -> None:
     level = torch.zeros(1, 15, 4, 4)
     level[0, 1:5, 1, 2] = torch.tensor([1.0, 2.0, 3.0, 4.0]).log()
@@ -144,7 +151,7 @@ def test_the_points_of_a_crop_follow_its_picture() -> None:
 
 def test_cutting_a_square_out_keeps_its_place() -> None:
     ramp = torch.linspace(-1, 1, 64).expand(2, 3, 64, 64)
-    crop = limn_detector.cut(ramp, torch.tensor([1]), torch.tensor([[32.0, 20.0]]), torch.tensor([16.0]), 16)
+    crop = limn_detector.cut(ramp, torch.tensor([1]), torch.tensor([[31.5, 19.5]]), torch.tensor([16.0]), 16)
     torch.testing.assert_close(crop[0], ramp[0, :, 12:28, 24:40], atol=2e-3, rtol=0)
     middle, side = limn_detector.frames(torch.tensor([[10.0, 20, 30, 60]]))
     assert middle.tolist() == [[20, 40]]
@@ -304,11 +311,11 @@ def test_the_astronaut_is_found_and_measured() -> None:
     rows = detector.detect(photo, 0.5)
     assert len(rows) == 1, rows[:, :5]
     box, points = rows[0, :4], rows[0, 5:].view(5, 2)
-    want = torch.tensor([[203.0, 114.0], [245.0, 111.0], [229.0, 137.0], [207.0, 155.0], [249.0, 152.0]])
-    assert (points - want).norm(dim=1).mean() < 6, points
+    want = torch.tensor([[204.0, 101.5], [247.0, 104.0], [224.0, 127.5], [204.0, 143.0], [243.5, 144.0]])  # by eye
+    assert (points - want).norm(dim=1).mean() < 4, points
     assert 170 < box[0] < 195, box
     assert 255 < box[2] < 285, box
-    assert len(detector.detect(photo[..., 300:, :300].contiguous(), 0.5)) == 0, "no face in the suit"
+    assert len(detector.detect(photo[..., 220:, :].contiguous(), 0.5)) == 0, "no face in the suit"
 
 
 def test_the_mean_shape_of_the_mesh_in_the_box_is_symmetric(picture: np.ndarray) -> None:

@@ -183,7 +183,7 @@ def cut(images: Tensor, index: Tensor, middle: Tensor, side: Tensor, size: int) 
     fine = 3
     steps = (torch.arange(size * fine, device=images.device) + 0.5) / (size * fine) - 0.5
     extent = images.new_tensor(images.shape[:-3:-1])  # width, height
-    x, y = ((middle[:, axis, None] + steps * side[:, None]) * 2 / extent[axis] - 1 for axis in (0, 1))
+    x, y = ((middle[:, axis, None] + steps * side[:, None] + 0.5) * 2 / extent[axis] - 1 for axis in (0, 1))  # pixel 0 lies at 0.5
     at = torch.stack([x[:, None, :].expand(-1, len(steps), -1), y[:, :, None].expand(-1, -1, len(steps))], -1)
     pieces = [
         F.grid_sample(images[i : i + 1], one[None], padding_mode="border", align_corners=False) for i, one in zip(index, at, strict=True)
@@ -191,10 +191,14 @@ def cut(images: Tensor, index: Tensor, middle: Tensor, side: Tensor, size: int) 
     return F.avg_pool2d(torch.cat(pieces), fine)
 
 
-def fold(network: Detector) -> Detector:
-    """Return the same function with every batch norm folded into the convolution before it."""
+def fold(network: Detector, threshold: float = 0.5) -> Detector:
+    """Return the same function with every batch norm folded into the convolution before it.
+
+    Scores are moved so that what was `threshold`, the score that divides faces from the rest best, becomes a half.
+    """
     folded = Detector(replace(network.config, folded=True))
     folded.load_state_dict(folded_state(network), strict=True)
+    folded.out.bias.data[0] -= math.log(threshold / (1 - threshold))
     return folded.eval()
 
 
