@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from limn.training import checkpoint
-from limn.training.processes import Processes
+from limn.training.processes import Processes, in_turn
 
 # A script that trains a tiny regression, or a tiny StyleGAN2 with all its phases, as the command line would.
 SCRIPT = """
@@ -88,6 +88,16 @@ def launched(tmp_path: Path, launcher: list[str], name: str, *arguments: str) ->
     return state, [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+def test_parts_in_turn_leave_the_statistics_of_the_whole_batch() -> None:
+    norm = nn.BatchNorm1d(1, momentum=0.5)
+    seen = []
+    for part in in_turn([torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])], lambda: [norm.running_mean]):  # type: ignore[list-item]
+        seen.append(float(norm.running_mean))  # type: ignore[arg-type]
+        norm(part)
+    assert seen == [0.0, 0.0], "each part begins with the same"
+    assert float(norm.running_mean) == pytest.approx(2.0), "half of the mean of all, as one whole batch leaves it"  # type: ignore[arg-type]
+
+
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_two_processes_give_the_curve_of_one_with_twice_the_batch(tmp_path: Path, launcher: list[str]) -> None:
@@ -109,21 +119,16 @@ def test_a_gan_on_two_processes_equals_one_that_takes_its_batch_in_two_parts(tmp
     rng = np.random.default_rng(0)
     for index in range(40):
         Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(pictures / f"{index:03}.png")
-    one, _ = launched(tmp_path, ALONE, "one", "gan", "2", str(pictures))
-    two, _ = launched(tmp_path, TORCHRUN, "two", "gan", "1", str(pictures))
+    one, lines = launched(tmp_path, ALONE, "one", "gan", "2", str(pictures))
+    two, again = launched(tmp_path, TORCHRUN, "two", "gan", "1", str(pictures))
     assert one.keys() == two.keys()
-    different = [
-        name
-        for name, tensor in one.items()
-        if not name.startswith("optimiser") and not torch.allclose(tensor, two[name], rtol=1e-3, atol=2e-4)
-    ]
-    # Running means move once per part in one process and once, by the mean of the parts, in two: they differ by the square of a step.
-    assert set(different) <= {
-        "networks/generator.mapping.w_avg",
-        "averages/generator.mapping.w_avg",
-        "objective/path_mean",
-        "objective/signs",
-    }, different
+    for name in ("generator/adversarial", "path/path", "discriminator/real", "discriminator/fake", "r1/r1", "augment", "overfit"):
+        assert lines[-1][name] == pytest.approx(again[-1][name], rel=2e-3, abs=1e-5), name
+    assert torch.equal(one["networks/augment.p"], two["networks/augment.p"]), "augmentation heeds the signs of the whole batch"
+    for name, tensor in one.items():
+        if not name.startswith("optimiser"):  # Adam divides gradients by their own size: rounding shows in those that are almost zero
+            off = (tensor - two[name]).norm() / tensor.norm().clamp_min(1e-3)
+            assert off < 0.02, f"{name} differs by {float(off):.1%}"
 
 
 def test_a_process_alone_exchanges_nothing() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from limn.errors import InputError, TrainingError
-from limn.media import atomic, grid, to_image, write_video
+from limn.media import atomic, grid, to_image
 from limn.training.processes import Processes
 
 FACTS = ("step", "images", "images_per_second", "seconds", "eta", "memory")  # of a line, beside figures and rates
@@ -85,6 +85,8 @@ def sheet(out: Path, step: int, images: Tensor) -> None:
 def film(out: Path) -> Path | None:
     """Make samples.mp4 of the sheets, in order; None where there are fewer than two of one size."""
     from PIL import Image
+
+    from limn.media import write_video
 
     sheets = sorted((out / "samples").glob("*.png"))
     if len(sheets) < 2:

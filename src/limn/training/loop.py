@@ -3,6 +3,8 @@
 Learn from it: the state of a run is its networks, their averages, the optimisers, the step, and what the objective keeps
 (ADA's signs, say). Randomness and data order are functions of (seed, step, phase, part of the batch), so nothing else needs saving.
 A batch is cut into equal parts, one after the other (`accumulate`) or side by side (processes), with the same result.
+Beside `networks`, `averaged` and `phases`, an objective may have `after_step(step, batch)` -> figures, `state_dict`,
+`load_state_dict`, `statistics()` -> running means to be brought together, and `samples(networks)` -> images.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from limn.models.records import Adam, Objective, Phase, seeded
 from limn.training import average, checkpoint, journal
 from limn.training.datasets import Dataset
 from limn.training.diagnosis import Watch
-from limn.training.processes import Processes, statistics
+from limn.training.processes import Processes, in_turn, statistics
 
 Report = Callable[[dict[str, Any]], None]  # receives every line of the log: figures, or a "warning"
 
@@ -179,15 +181,18 @@ def one_step(run: Run, batch: dict[str, Tensor]) -> dict[str, float]:
     for index, phase in enumerate(run.phases):
         if run.step % phase.every == 0:
             figures |= one_phase(run, phase, index, parts)
-    if settings.processes.count > 1:
-        kept = run.objective.statistics() if hasattr(run.objective, "statistics") else ()
-        settings.processes.average(statistics(run.networks, kept))
+    settings.processes.average(running(run))
     run.step += 1
     seen, half_life = run.step * settings.batch, settings.ema_kimg * 1000
     average.update(run.averages, run.networks, average.decay(seen, settings.batch, half_life, settings.ema_ramp) if half_life else 0.0)
     if hasattr(run.objective, "after_step"):
         figures |= run.objective.after_step(run.step, settings.batch)
     return figures
+
+
+def running(run: Run) -> list[Tensor]:
+    """The running statistics of the run."""
+    return statistics(run.networks, run.objective.statistics() if hasattr(run.objective, "statistics") else ())
 
 
 def own_parts(batch: dict[str, Tensor], settings: Settings) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -207,7 +212,7 @@ def one_phase(run: Run, phase: Phase, index: int, parts: list[tuple[int, dict[st
         parameter.requires_grad_(True)
     of.zero_grad(set_to_none=True)
     figures: dict[str, float] = {}
-    for part, batch in parts:
+    for part, batch in in_turn(parts, lambda: running(run)):
         key = (settings.seed, run.step, index, part) if settings.parts > 1 else (settings.seed, run.step, index)
         with torch.autocast(settings.processes.device.type, settings.dtype, enabled=settings.dtype != torch.float32):
             losses = phase.loss(batch, seeded(hash(key) & 0x7FFFFFFFFFFFFFFF))

@@ -32,7 +32,7 @@ def shown(title: str, steps: int, console: Console | None = None) -> Iterator[Re
     """Yield what the loop reports to: it redraws the page in a terminal, and prints lines elsewhere."""
     console = console or Console()
     if not console.is_terminal:
-        yield lambda line: console.print(plain(line), soft_wrap=True, highlight=False)
+        yield lambda line: console.print(plain(line), soft_wrap=True, highlight=False, markup=False)
         return
     curves: dict[str, list[float]] = {}
     with Live(console=console, auto_refresh=False) as live:

@@ -6,13 +6,15 @@ Accelerate reads how the processes were launched (`accelerate launch`, `torchrun
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+T = TypeVar("T")
 LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # what launchers tell their processes
 
 
@@ -86,8 +88,28 @@ def join(place: torch.device) -> Processes:
     return Processes(state.process_index, state.num_processes, state.device)
 
 
+def in_turn(parts: Sequence[T], tensors: Callable[[], list[Tensor]]) -> Iterator[T]:
+    """Yield the parts of a batch; each begins with the same running statistics, and the mean of what they become is left.
+
+    So a batch in parts moves a running mean once, as the whole batch does, and as processes that share it do.
+    """
+    if len(parts) == 1:
+        yield from parts
+        return
+    begun = [tensor.clone() for tensor in tensors()]
+    sums = [torch.zeros_like(tensor) for tensor in begun]
+    for part in parts:
+        for tensor, value in zip(tensors(), begun, strict=True):
+            tensor.copy_(value)
+        yield part
+        for total, tensor in zip(sums, tensors(), strict=True):
+            total.add_(tensor)
+    for tensor, total in zip(tensors(), sums, strict=True):
+        tensor.copy_(total / len(parts))
+
+
 def statistics(networks: nn.Module, kept: Iterable[Tensor] = ()) -> list[Tensor]:
-    """Return the running statistics that processes average after a step: floating-point buffers, and what an objective keeps.
+    """Return the running statistics that parts and processes average: floating-point buffers, and what an objective keeps.
 
     Each is a running mean of means over samples (average style, batch normalisation, path length) or a pair of sums of which only
     the ratio counts (ADA's signs): the mean over equal parts of a batch is then the value for the whole batch.
