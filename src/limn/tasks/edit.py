@@ -112,14 +112,11 @@ def steps_of(strip: str) -> list[dict[str, float]]:
 
 
 def known_directions(model: Model, file: Path | None = None) -> dict[str, Direction]:
-    """Return the directions that come with a model, and those of a file, by name."""
+    """Return the directions that lie beside a model's file, and those of another file, by name."""
     from limn.latent.directions import load_directions, read_directions
-    from limn.weights.store import BOX, store
 
-    found: dict[str, Direction] = {}
-    for folder in (store(), BOX):
-        bundle = folder / f"{model.name}-directions.safetensors"
-        found |= load_directions(bundle, model.name, model.hash) if bundle.exists() else {}
+    bundle = model.path.with_name(f"{model.path.stem}-directions.safetensors")
+    found = load_directions(bundle, model.name, model.hash) if bundle.exists() else {}
     found |= read_directions(file) if file is not None else {}
     if not found:
         raise InputError(f"no directions come with the model {model.name}: give a file with --direction")

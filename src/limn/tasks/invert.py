@@ -132,7 +132,7 @@ def tuned_model(latent: Latent, model: Model) -> Model:
     """Return the model that a latent asks for: itself, or one with the latent's tuning."""
     from limn.latent.files import with_tuning
 
-    return Model(with_tuning(model.generator, latent), model.name, model.hash, model.device)
+    return replace(model, generator=with_tuning(model.generator, latent))
 
 
 def closeness(crop: Image.Image, image: Image.Image, model: Model) -> dict[str, float]:

@@ -37,6 +37,7 @@ class Model:
     generator: Any
     name: str
     hash: str
+    path: Path  # its file
     device: torch.device
 
     @property
@@ -82,12 +83,13 @@ def load_generator(model: str, device: str) -> Model:
     """Load a generator by name or path; WeightsError where the file holds another kind of network."""
     from limn import device as devices
     from limn.weights import load
+    from limn.weights.store import resolve
 
-    place = devices.choose(device)
-    loaded = load(model, device=place)
+    place, path = devices.choose(device), resolve(model)
+    loaded = load(path, device=place)
     if loaded.part != "generator" or not hasattr(loaded.model, "synthesis"):
         raise WeightsError(f"{model} is the {loaded.part} of {loaded.system}: a generator is needed; `limn models list` shows them")
-    return Model(loaded.model, Path(model).stem if "/" in model else model, loaded.hash, place)
+    return Model(loaded.model, path.stem, loaded.hash, path, place)
 
 
 def load_encoder(encoder: str, model: Model) -> Any:
