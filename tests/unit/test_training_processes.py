@@ -20,7 +20,10 @@ from limn.training.processes import Processes, in_turn
 
 # A script that trains a tiny regression, or a tiny StyleGAN2 with all its phases, as the command line would.
 SCRIPT = """
+import os
+import socket
 import sys
+import traceback
 from pathlib import Path
 import torch
 from torch import nn
@@ -28,9 +31,6 @@ from limn.models.generation import stylegan2
 from limn.models.records import Adam, Phase, Preset
 from limn.tasks import train as task
 from limn.training import loop, processes
-
-kind, out, accumulate = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-
 
 class Regression:
     averaged = ("net",)
@@ -57,32 +57,62 @@ class Points:
         return {"x": x, "y": x.sin().sum(1, keepdim=True)}
 
 
-if kind == "regression":
+def regression(out):
     group = processes.join(torch.device("cpu"))
-    settings = loop.Settings(out, 12, 8, accumulate=accumulate, ema_kimg=0.01, processes=group, report_every=0.0)
+    settings = loop.Settings(out, 12, 8, ema_kimg=0.01, processes=group, report_every=0.0)
     out.mkdir(exist_ok=True)
     loop.train(loop.start(settings, Regression(), lambda *_: None), Points(), lambda line: None)
     group.leave()
-else:
+
+
+def gan(out, accumulate, pictures):
     tiny = stylegan2.Config(size=16, z_dim=16, w_dim=16, mapping_layers=2, channels=(16, 16, 8))
     options = {"augment": "bgc", "initial": 0.5, "ramp_kimg": 0.5, "gamma": 0.5}
     stylegan2.PRESETS["tiny"] = Preset(tiny, "images", 8, 10, options, ema_kimg=0.05)
-    task.train("stylegan2", Path(sys.argv[4]), out=out, preset="tiny", steps=6, accumulate=accumulate, precision="float32", device="cpu")
+    task.train("stylegan2", pictures, out=out, preset="tiny", steps=6, accumulate=accumulate, precision="float32", device="cpu")
+
+
+def forked(environment, function, *arguments):
+    if child := os.fork():
+        return child
+    os.environ.update(environment)
+    try:
+        function(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+if sys.argv[1] == "regression":
+    regression(Path(sys.argv[2]))
+else:  # both ways at once, in processes that share the imports
+    one, two, pictures = map(Path, sys.argv[2:])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = [forked({}, gan, one, 2, pictures)]
+    children += [forked(shared | {"RANK": rank, "LOCAL_RANK": rank}, gan, two, 1, pictures) for rank in "01"]
+    sys.exit(sum(os.waitpid(child, 0)[1] for child in children) != 0)
 """
 ALONE = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
-def launched(tmp_path: Path, launcher: list[str], name: str, *arguments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Run the script under a launcher; return the tensors of its state and the lines of its log."""
-    script, out = tmp_path / "script.py", tmp_path / name
+def launch(tmp_path: Path, launcher: list[str], *arguments: str) -> None:
+    """Run the script under a launcher."""
+    script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    kind, *rest = arguments
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [*launcher, str(script), kind, str(out), *rest]
+    command = [*launcher, str(script), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def left(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the tensors of a run's state and the lines of its log."""
     parts, _ = checkpoint.read(out / "state.safetensors")
     state = {f"{part}/{key}": value for part, group in parts.items() for key, value in group.items()}
     return state, [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -101,8 +131,9 @@ def test_parts_in_turn_leave_the_statistics_of_the_whole_batch() -> None:
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_two_processes_give_the_curve_of_one_with_twice_the_batch(tmp_path: Path, launcher: list[str]) -> None:
-    one, lines = launched(tmp_path, ALONE, "one", "regression", "1")
-    two, again = launched(tmp_path, launcher, "two", "regression", "1")
+    launch(tmp_path, ALONE, "regression", str(tmp_path / "one"))
+    launch(tmp_path, launcher, "regression", str(tmp_path / "two"))
+    (one, lines), (two, again) = left(tmp_path / "one"), left(tmp_path / "two")
     assert len(lines) == len(again) == 12, "one line for every step, from the first process alone"
     for a, b in zip(lines, again, strict=True):
         assert a["net/square"] == pytest.approx(b["net/square"], rel=1e-5), f"step {a['step']}"
@@ -119,8 +150,8 @@ def test_a_gan_on_two_processes_equals_one_that_takes_its_batch_in_two_parts(tmp
     rng = np.random.default_rng(0)
     for index in range(40):
         Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(pictures / f"{index:03}.png")
-    one, lines = launched(tmp_path, ALONE, "one", "gan", "2", str(pictures))
-    two, again = launched(tmp_path, TORCHRUN, "two", "gan", "1", str(pictures))
+    launch(tmp_path, ALONE, "gan", str(tmp_path / "one"), str(tmp_path / "two"), str(pictures))
+    (one, lines), (two, again) = left(tmp_path / "one"), left(tmp_path / "two")
     assert one.keys() == two.keys()
     for name in ("generator/adversarial", "path/path", "discriminator/real", "discriminator/fake", "r1/r1", "augment", "overfit"):
         assert lines[-1][name] == pytest.approx(again[-1][name], rel=2e-3, abs=1e-5), name
