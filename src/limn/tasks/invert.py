@@ -23,6 +23,7 @@ from limn.tasks.portrait import (
     encode,
     load_encoder,
     load_generator,
+    network,
     one_face,
     sources_of,
 )
@@ -141,16 +142,15 @@ def closeness(crop: Image.Image, image: Image.Image, model: Model) -> dict[str, 
 
     from limn.media import to_tensor
     from limn.metrics import identity, perceptual
-    from limn.weights import load
 
-    network: Any = load(IDENTITY, device=model.device).model
+    reader = network(IDENTITY, model.device)
     target, found = (to_tensor(picture).to(model.device) for picture in (crop, image))
     with torch.inference_mode():
         error = float((target - found).square().mean()) / 4
         return {
-            "perceptual": round(float(perceptual.distance(network.features, found, target)), 4),
+            "perceptual": round(float(perceptual.distance(reader.features, found, target)), 4),
             "psnr": round(10 * math.log10(1 / max(error, 1e-10)), 2),
-            "identity": round(float(identity.similarity(network, perceptual.fit(found, 128), perceptual.fit(target, 128))), 4),
+            "identity": round(float(identity.similarity(reader, perceptual.fit(found, 128), perceptual.fit(target, 128))), 4),
         }
 
 
@@ -163,12 +163,11 @@ def _target(subject: Subject, model: Model) -> Tensor:
 def _distance(model: Model) -> Any:
     """Return the distance that optimisation lowers: perceptual, by limn's own features, and squared error."""
     from limn.metrics import perceptual
-    from limn.weights import load
 
-    network: Any = load(IDENTITY, device=model.device).model
+    reader = network(IDENTITY, model.device)
 
     def distance(images: Tensor, target: Tensor) -> Tensor:
-        return perceptual.distance(network.features, images, target).mean() + (images - target).square().mean()
+        return perceptual.distance(reader.features, images, target).mean() + (images - target).square().mean()
 
     return distance
 

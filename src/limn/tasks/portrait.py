@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from limn.faces import Face
     from limn.media import Photo
+    from limn.weights import Loaded
 
 GENERATOR = "limn-portraits64"
 ENCODER = "limn-encoder64"
@@ -92,11 +94,28 @@ def load_generator(model: str, device: str) -> Model:
     return Model(loaded.model, path.stem, loaded.hash, path, place)
 
 
-def load_encoder(encoder: str, model: Model) -> Any:
-    """Load an encoder into W+ that fits the generator, by name or path."""
+def network(name: str, device: torch.device | str) -> Any:
+    """Load a network by name or path, once for all faces of a picture and all pictures of a strip."""
+    return _loaded(name, device).model
+
+
+def _loaded(name: str, device: torch.device | str) -> Loaded:
+    from limn.weights.store import resolve
+
+    path = resolve(name)
+    return _kept(path, path.stat().st_mtime_ns, str(device))
+
+
+@lru_cache(maxsize=4)
+def _kept(path: Path, written: int, device: str) -> Loaded:  # noqa: ARG001 - a file that was written anew is another file
     from limn.weights import load
 
-    loaded = load(encoder, device=model.device)
+    return load(path, device=device)
+
+
+def load_encoder(encoder: str, model: Model) -> Any:
+    """Load an encoder into W+ that fits the generator, by name or path."""
+    loaded = _loaded(encoder, model.device)
     if not hasattr(loaded.model, "encode"):
         raise WeightsError(f"{encoder} is the {loaded.part} of {loaded.system}: an encoder is needed; `limn models list` shows them")
     theirs, ours = (loaded.config.num_ws, loaded.config.w_dim), (model.generator.num_ws, model.generator.config.w_dim)
@@ -159,9 +178,7 @@ def meshes(crops: Iterable[Image.Image], device: torch.device | str = "cpu") -> 
     import torch
 
     from limn.media import to_tensor
-    from limn.weights import load
 
-    network: Any = load(MESH, device=device).model
     images = torch.cat([to_tensor(crop.resize((READ_AT, READ_AT), Image.Resampling.BICUBIC)) for crop in crops]).to(device)
     with torch.inference_mode():
-        return [points[:, :2] / READ_AT for points in network.landmarks(images).float().cpu().numpy()]
+        return [points[:, :2] / READ_AT for points in network(MESH, device).landmarks(images).float().cpu().numpy()]
