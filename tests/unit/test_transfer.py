@@ -88,6 +88,15 @@ def test_a_change_of_colour_arrives_smoothly_and_fades() -> None:
     assert np.abs(np.diff(result, axis=0)).max() <= 4 and np.abs(np.diff(result, axis=1)).max() <= 4, "a seam"
 
 
+def test_a_grey_photograph_stays_grey() -> None:
+    photo, mesh = Image.new("RGB", (400, 400), (100, 100, 100)), face_points()
+    red = Image.new("RGB", (SIDE, SIDE), (150, 90, 90))
+    change = transfer.measure(flat(100), flat(100), red, (mesh, mesh, face_points(mouth=0.05)))
+    result = np.asarray(transfer.apply(photo, change, crop_matrix(photo.size, 300), SIDE)[0]).astype(int)
+    assert np.ptp(result, axis=-1).max() <= 1
+    assert result[200, 200, 0] > 105, "the light did not change"
+
+
 def test_an_opened_mouth_shows_the_models_pixels() -> None:
     photo, mesh, opened = Image.new("RGB", (400, 400), (150, 120, 110)), face_points(), face_points(mouth=0.05)
     before, after = Image.new("RGB", (SIDE, SIDE), (150, 120, 110)), np.full((SIDE, SIDE, 3), (150, 120, 110), np.uint8)

@@ -21,6 +21,7 @@ STIFFNESS = 2e-4  # regularisation of the spline: how far it may miss a point, f
 BAND = 0.16  # how far outside the face a change fades to nothing, in crop sides
 TRUST = 55.0  # levels of 255 by which photograph and inversion may differ before the colour change is doubted
 ROUGH = 7.0  # levels of finer detail beside a colour change by which it is doubted: edges that missed each other, not light
+GREY = 2.5  # levels by which the tint of a photograph varies, below which it counts as grey, toned or not
 FINEST = 0.008  # standard deviation of the finest colour change, in crop sides; at least 1.3 pixels of the model
 HAIR = 0.6  # how far above the hairline the hair is taken to reach, in heights of the forehead
 
@@ -60,6 +61,8 @@ def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: 
     doubt = np.abs(warped - was - offset).mean(-1) / TRUST, cv2.GaussianBlur(np.abs(now - was - colour).mean(-1), (0, 0), sigma) / ROUGH
     trust = cv2.GaussianBlur(np.exp(-(doubt[0] ** 2) - doubt[1] ** 2), (0, 0), sigma)
     colour *= (mask * trust)[..., None]
+    if (photo - _grey(photo)).std((0, 1)).mean() < GREY:  # a photograph of one tone keeps it
+        colour, now, offset = (_grey(part) for part in (colour, now, offset))
     weight = sum((_replaced(own, target, ring) for ring in (INNER_LIPS, EYE_A, EYE_B)), np.zeros_like(mask))
     shown = np.concatenate([now + offset, (weight * mask)[..., None]], axis=-1)
     return Change(flow, colour, shown.astype(np.float32), mask)
@@ -227,6 +230,11 @@ def _then_scale(matrix: np.ndarray, size: int) -> np.ndarray:
     scaled = matrix * (GRID / size)
     scaled[:, 2] += 0.5 * GRID / size - 0.5
     return scaled
+
+
+def _grey(colours: np.ndarray) -> np.ndarray:
+    """Return (..., 3) with the luma (BT.601) of each colour in all three channels."""
+    return np.repeat(colours @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=-1)
 
 
 def _mean(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
