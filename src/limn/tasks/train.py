@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from limn.errors import InputError, TrainingError
 
 LIVE = 2.0  # seconds between two looks of the live page
-Decay = Literal["none", "cosine"]
+Decay = Literal["none", "cosine", "end"]
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,14 @@ SIDE = 16  # pixels of the pictures compared
 
 
 def divergence(history: Sequence[float]) -> str | None:
-    """Tell where a loss that was settled (at least eight lines of the log) has stayed ten times above its median for three lines."""
+    """Tell where a loss that was settled (at least eight lines of the log) has stayed ten times above its median for three lines.
+
+    A loss below 0.1 is not told of: a penalty that begins when its subject does (offsets, path length) grows from nothing.
+    """
     if len(history) < 11:
         return None
     usual = max(median(abs(value) for value in history[:-3]), 1e-3)
-    if min(abs(value) for value in history[-3:]) < 10 * usual:
+    if min(abs(value) for value in history[-3:]) < max(10 * usual, 0.1):
         return None
     return f"it is {abs(history[-1]) / usual:.0f} times its usual size and stays there: go back to the last good checkpoint, halve the rate"
 

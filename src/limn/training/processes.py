@@ -73,8 +73,9 @@ class Processes:
         self.any(False)
 
     def leave(self) -> None:
-        """Close the group."""
+        """Close the group, all at once: a process that lost its peers while closing would abort."""
         if self.count > 1:
+            self.wait()
             dist.destroy_process_group()
 
 
