@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: venv
-	$(BIN)/limn demo $(if $(PHOTO),"$(PHOTO)") --out demo
+	$(THREADS) $(BIN)/limn demo $(if $(PHOTO),"$(PHOTO)") --out demo
 
 lint: venv
 	$(BIN)/ruff check .
