@@ -109,7 +109,8 @@ def _rows(model: Any, image: Image.Image, threshold: float, device: torch.device
 
     found = [_look(model, image, FIRST, threshold, device)]
     long_side = max(image.size)
-    if long_side > FIRST and not (_sizes(found[0]) > SMALL * long_side).any():
+    several = getattr(model, "several_sizes", False)
+    if not several and long_side > FIRST and not (_sizes(found[0]) > SMALL * long_side).any():
         found.append(_look(model, image, SECOND, threshold, device))
     rows = torch.cat(found)
     if len(found) > 1:

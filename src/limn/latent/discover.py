@@ -50,11 +50,12 @@ class Moved:
     strength: float
     changes: dict[str, float]  # of every measure, in standard deviations of the survey, per step of `strength`
     identity: float  # identity distance of before and after: 0 the same person, 1 as far as two strangers
+    free: tuple[str, ...] = ()  # measures that go along by the very meaning of the named one
 
     @property
     def other(self) -> tuple[str, float]:
-        """The measure that moves most beside the named one."""
-        rest = {name: change for name, change in self.changes.items() if name != self.name}
+        """The measure that moves most beside the named one and those that go along with it."""
+        rest = {name: change for name, change in self.changes.items() if name not in (self.name, *self.free)}
         return max(rest.items(), key=lambda item: abs(item[1]), default=("nothing", 0.0))
 
     @property

@@ -94,6 +94,8 @@ class Points(nn.Module):
 class Detector(nn.Module):
     """(N, 3, H, W) in [-1, 1], sides multiples of 32 -> for each stride a map (N, 15, h, w): score, four sides, five points."""
 
+    several_sizes = True  # `detect` looks at a large picture at several sizes by itself
+
     def __init__(self, config: Config = Config()) -> None:
         super().__init__()
         self.config = config
