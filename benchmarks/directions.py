@@ -54,6 +54,8 @@ FREE = {  # what goes along with a direction by its very meaning
     "brightness": ("skin", "background", "hair", "contrast"),
     "smile": ("mouth_open", "mouth_width"),
     "mouth_open": ("mouth_width",),
+    "yaw": ("gaze_x",),  # whoever turns the head for a portrait keeps looking into the camera
+    "pitch": ("gaze_y",),
 }
 
 
@@ -196,7 +198,7 @@ def supervised(generator: Any, measure: Measures, found: Survey, about: dict[str
             continue
         held = {"free": FREE.get(name, ()), "layers": layers, "unit": UNITS[name], **about}
         direction = discover.best(generator, measure, name, found, **held)
-        moved = discover.check(generator, measure, direction, found)
+        moved = replace(discover.check(generator, measure, direction, found), free=FREE.get(name, ()))
         print(line(moved), f"  hold {direction.source['hold']:g}, layers {direction.layers or 'all'}", flush=True)
         checked = {"method": "supervised", "moves": rounded(moved), "identity": round(moved.identity, 3), **direction.source}
         if moved.selective:

@@ -32,7 +32,8 @@ def main() -> None:
     count = asked.steps * asked.batch
     print(
         f"{asked.data.name} at {asked.size}, memory {asked.memory:g} GiB, {workers()} threads: {len(data)} pictures opened in "
-        f"{opened - began:.1f} s ({len(data) / (opened - began):.0f}/s); {count / seconds:.0f} images/s, {count / busy:.0f} per second of processor"
+        f"{opened - began:.1f} s ({len(data) / (opened - began):.0f}/s); "
+        f"{count / seconds:.0f} images/s, {count / busy:.0f} per second of processor"
     )
 
 

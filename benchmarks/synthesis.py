@@ -29,7 +29,9 @@ from limn.models.generation.stylegan2 import Config, Generator, Layer, ToRGB, wi
 def published_filter(x: Tensor, taps: Tensor, up: int, pad: tuple[int, int], gain: float) -> Tensor:
     """Insert zeros, pad, and filter each channel."""
     count, channels, height, width = x.shape
-    x = F.pad(x.reshape(count, channels, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(count, channels, height * up, width * up)
+    x = F.pad(x.reshape(count, channels, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(
+        count, channels, height * up, width * up
+    )
     x = F.pad(x, (*pad, *pad))
     kernel = (torch.outer(taps, taps) * gain).flip(0, 1)[None, None].repeat(channels, 1, 1, 1)
     return F.conv2d(x, kernel, groups=channels)

@@ -206,7 +206,7 @@ def test_a_run_is_not_continued_as_another(tmp_path: Path) -> None:
     before = record.previous(tmp_path)
     assert before is not None and len(before["starts"]) == 1
     record.refuse_changes(tmp_path, before, facts | {"steps": 99})
-    with pytest.raises(TrainingError, match="objective gamma was 1.0, is 2.0; seed was 0, is 1"):
+    with pytest.raises(TrainingError, match=r"objective gamma was 1.0, is 2.0; seed was 0, is 1"):
         changed = facts | {"seed": 1, "objective": {"gamma": 2.0, "freeze": 0}}
         record.refuse_changes(tmp_path, before, {name: changed[name] for name in ("system", "seed", "objective")})
     assert record.previous(tmp_path / "elsewhere") is None

@@ -23,6 +23,7 @@ TRUST = 55.0  # levels of 255 by which photograph and inversion may differ befor
 ROUGH = 7.0  # levels of finer detail beside a colour change by which it is doubted: edges that missed each other, not light
 GREY = 2.5  # levels by which the tint of a photograph varies, below which it counts as grey, toned or not
 FINEST = 0.008  # standard deviation of the finest colour change, in crop sides; at least 1.3 pixels of the model
+BROAD = 0.07  # standard deviation, in crop sides, above which a change of colour counts as tone
 HAIR = 0.6  # how far above the hairline the hair is taken to reach, in heights of the forehead
 
 HAIRLINE, BROW = (10, 109, 338, 67, 297), 168  # the top of the canonical mesh, and its point between the brows
@@ -42,10 +43,13 @@ class Change:
     mask: np.ndarray  # (GRID, GRID): 0 outside the face, 1 inside
 
 
-def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Change:
+def measure(
+    crop: Image.Image, before: Image.Image, after: Image.Image, meshes: tuple[np.ndarray, np.ndarray, np.ndarray], tone: bool = True
+) -> Change:
     """Describe the change from `before` to `after` (model pictures of one size) as it should befall `crop`, the aligned photo.
 
     `meshes` are those of crop, before and after, (478, 2 or more), in crop sides: 0 at the left and top edge, 1 at the right and bottom.
+    Without `tone` the broad part of the colour change is left out: a change of expression does not tan the skin, whatever the model does.
     """
     own, old, new = (np.asarray(mesh, np.float32)[:, :2] for mesh in meshes)
     target = own + (new - old)
@@ -58,6 +62,8 @@ def measure(crop: Image.Image, before: Image.Image, after: Image.Image, meshes: 
     offset = _mean(warped - was, mask)
     sigma = GRID * max(1.3 / before.width, FINEST)
     colour = cv2.GaussianBlur(now - was, (0, 0), sigma)
+    if not tone:
+        colour -= _broad(colour, mask)
     doubt = np.abs(warped - was - offset).mean(-1) / TRUST, cv2.GaussianBlur(np.abs(now - was - colour).mean(-1), (0, 0), sigma) / ROUGH
     trust = cv2.GaussianBlur(np.exp(-(doubt[0] ** 2) - doubt[1] ** 2), (0, 0), sigma)
     colour *= (mask * trust)[..., None]
@@ -240,6 +246,12 @@ def _grey(colours: np.ndarray) -> np.ndarray:
 def _mean(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the mean colour (3,) under a mask."""
     return (picture * mask[..., None]).sum((0, 1)) / max(float(mask.sum()), 1e-6)
+
+
+def _broad(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return what is left of a picture (GRID, GRID, 3) at the scale of a cheek, of its values under a mask alone."""
+    weight = cv2.GaussianBlur(mask, (0, 0), BROAD * GRID)[..., None]
+    return cv2.GaussianBlur(picture * mask[..., None], (0, 0), BROAD * GRID) / np.maximum(weight, 1e-3)
 
 
 def _smoothstep(x: np.ndarray | float) -> np.ndarray:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Known = Mapping[str, Direction]
 
 Changes = Mapping[str, float]  # direction -> strength
+SHAPE = ("smile", "mouth_open", "eyes_open", "brow", "yaw", "pitch")  # directions of expression and pose: skin keeps its tone
 STRIP_HEIGHT = 512  # pixels: the pictures of a strip are no taller
 
 
@@ -136,7 +137,8 @@ def change_face(image: Image.Image, prepared: Prepared, known: Known, changes: C
     old, new, own = meshes([before, after, subject.crop], model.device)
     if subject.face.mesh is not None:
         own = transfer.mesh_to_sides(subject.face.mesh, subject.matrix, model.size)
-    change = transfer.measure(subject.crop, before, after, (own, old, new))
+    tone = any(strength for name, strength in changes.items() if name not in SHAPE)
+    change = transfer.measure(subject.crop, before, after, (own, old, new), tone)
     return transfer.apply(image, change, subject.matrix, model.size)
 
 

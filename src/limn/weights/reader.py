@@ -173,7 +173,7 @@ def _meta(tensors: Any) -> dict[str, Any]:
         return {"": tensors.facts()}
     if not isinstance(tensors, Mapping):
         return {}
-    facts = {str(name): value.facts() for name, value in tensors.items() if isinstance(value, Record)}
+    facts: dict[str, Any] = {str(name): value.facts() for name, value in tensors.items() if isinstance(value, Record)}
     facts |= {str(name): value for name, value in tensors.items() if isinstance(value, str | int | float | bool | None)}
     return facts | ({"opts": _options(tensors["opts"])} if "opts" in tensors else {})
 

@@ -61,8 +61,8 @@ def open(
             raise InputError(f"{source.path}: one of the two folders holds no picture of the {'training' if train else 'held-out'} share")
     stores = tuple(_store(source, names, config.size + jitter, memory / 2) for names in shares)
     left_out = [filled(store, source, [(name,) for name in names], skip_bad) for store, names in zip(stores, shares, strict=True)]
-    names = [tuple(names[n] for n in store.good) for store, names in zip(stores, shares, strict=True)]
-    return Unpaired((stores[0], stores[1]), (names[0], names[1]), config.size, train, left_out[0] + left_out[1])
+    kept = [tuple(names[n] for n in store.good) for store, names in zip(stores, shares, strict=True)]
+    return Unpaired((stores[0], stores[1]), (kept[0], kept[1]), config.size, train, left_out[0] + left_out[1])
 
 
 def _store(source: Source, names: list[str], side: int, memory: float) -> Store:
