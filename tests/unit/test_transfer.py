@@ -88,6 +88,16 @@ def test_a_change_of_colour_arrives_smoothly_and_fades() -> None:
     assert np.abs(np.diff(result, axis=0)).max() <= 4 and np.abs(np.diff(result, axis=1)).max() <= 4, "a seam"
 
 
+def test_without_tone_the_complexion_stays_and_local_shading_comes() -> None:
+    photo, mesh = Image.new("RGB", (400, 400), (180, 140, 120)), face_points()
+    before, after = photo.resize((SIDE, SIDE)), np.full((SIDE, SIDE, 3), (170, 120, 130), np.uint8)
+    after = cv2.GaussianBlur(cv2.circle(after, (32, 30), 3, (150, 100, 110), -1), (0, 0), 2)
+    change = transfer.measure(before, before, Image.fromarray(after), (mesh, mesh, mesh), tone=False)
+    result = np.asarray(transfer.apply(photo, change, crop_matrix(photo.size, 300), SIDE)[0]).astype(int)
+    assert np.abs(result[250, 130] - (180, 140, 120)).max() <= 4, "a colour cast"
+    assert result[191, 200, 1] < 137, "the local shadow is gone"
+
+
 def test_a_grey_photograph_stays_grey() -> None:
     photo, mesh = Image.new("RGB", (400, 400), (100, 100, 100)), face_points()
     red = Image.new("RGB", (SIDE, SIDE), (150, 90, 90))

@@ -62,11 +62,12 @@ def measure(
     offset = _mean(warped - was, mask)
     sigma = GRID * max(1.3 / before.width, FINEST)
     colour = cv2.GaussianBlur(now - was, (0, 0), sigma)
-    if not tone:
-        colour -= _broad(colour, mask)
     doubt = np.abs(warped - was - offset).mean(-1) / TRUST, cv2.GaussianBlur(np.abs(now - was - colour).mean(-1), (0, 0), sigma) / ROUGH
     trust = cv2.GaussianBlur(np.exp(-(doubt[0] ** 2) - doubt[1] ** 2), (0, 0), sigma)
-    colour *= (mask * trust)[..., None]
+    if not tone:
+        broad = _broad(colour, mask)
+        colour, now = colour - broad, now - broad
+    colour = colour * (mask * trust)[..., None]
     if (photo - _grey(photo)).std((0, 1)).mean() < GREY:  # a photograph of one tone keeps it
         colour, now, offset = (_grey(part) for part in (colour, now, offset))
     weight = sum((_replaced(own, target, ring) for ring in (INNER_LIPS, EYE_A, EYE_B)), np.zeros_like(mask))
