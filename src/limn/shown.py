@@ -69,7 +69,7 @@ def _show_rows(rows: Sequence[Any], console: Console) -> None:
     columns = [name for name in _fields(rows[0]) if any(getattr(row, name) not in (None, "", (), {}) for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(_label(name), overflow="fold")
+        table.add_column(_label(name), overflow="fold", no_wrap=name == "name")
     for row in rows:
         table.add_row(*(Text(_words(getattr(row, name))) for name in columns))
     console.print(table)
