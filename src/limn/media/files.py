@@ -29,15 +29,15 @@ def writable(path: str | Path) -> Path:
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix); on success it is renamed to `path`, on any error or interruption removed.
 
-    A full disk or a refused write becomes an InputError that names `path`.
+    With `private` nobody but the user may read it. A full disk or a refused write becomes an InputError that names `path`.
     """
     target = writable(path)
     beside = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
-        beside.touch()
+        beside.touch(0o600 if private else 0o666)
         usual = beside.stat().st_mode & 0o777  # some writers (safetensors) make their files private
         yield beside
         _settle(beside, target, usual)

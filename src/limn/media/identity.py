@@ -47,10 +47,8 @@ def _signing(file: Path) -> tuple[bytes, bytes]:
     chain, key = _made()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(file) as beside:
-            os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with atomic(file, private=True) as beside:
             beside.write_bytes(key + chain)
-            beside.chmod(0o600)
     except (OSError, InputError):
         pass  # a picture can be signed without the key being kept
     return _read(file) or (chain, key)  # another process may have been first
