@@ -60,6 +60,7 @@ def edit(
     out: Annotated[Path, "The edited photograph."],
     strip: Annotated[str | None, "Instead of one picture a strip of strengths, first:last:count, such as smile=-2:2:5."] = None,
     face: Annotated[int | str, "Which face: 0 is the largest; or all."] = 0,
+    detector: Annotated[str, "What finds faces: limn, retinaface, yunet, or a weight file of one."] = "limn",
     direction: Annotated[Path | None, "A direction file, limn's or published (.npy, .pt, .npz, .pkl); --set names what it holds."] = None,
     latent: Annotated[Path | None, "A latent of this photo by `limn invert`, instead of inverting again."] = None,
     method: Annotated[Method, "How the face is inverted, as in `limn invert`."] = "encoder",
@@ -84,7 +85,7 @@ def edit(
     taken = read_image(photo)
     if latent is not None and face == "all":
         raise InputError("--latent holds one face: say which with --face, 0 for the largest")
-    chosen, count = choose_faces(taken, face)
+    chosen, count = choose_faces(taken, face, detector)
     generator = load_generator(model, device)
     known = known_directions(generator, direction)
     _check(wanted, known, generator)

@@ -76,6 +76,7 @@ def invert(
     out: Annotated[Path, "The latent (.safetensors); a picture of face and reconstruction is written beside it."],
     method: Annotated[Method, "By the encoder, by optimisation, by both, or by both and bending the generator."] = "both",
     face: Annotated[int, "Which face: 0 is the largest."] = 0,
+    detector: Annotated[str, "What finds faces: limn, retinaface, yunet, or a weight file of one."] = "limn",
     steps: Annotated[int | None, "Steps of optimisation; by the method if not given."] = None,
     marks: Annotated[bool, "Mark what is written as made by a model: signed credentials and a watermark."] = True,
     model: Annotated[str, "Name or file of a generator."] = GENERATOR,
@@ -94,7 +95,7 @@ def invert(
     latent_file, picture_file = out.with_suffix(".safetensors"), out.with_suffix(".png" if out.suffix == ".safetensors" else out.suffix)
     writable(latent_file)
     taken = read_image(photo)
-    chosen, count = one_face(taken, face)
+    chosen, count = one_face(taken, face, detector)
     generator = load_generator(model, device)
     subject = cut(taken, chosen, generator.size)
     latent = find(subject, generator, How(encoder, method, steps, seed))

@@ -135,8 +135,8 @@ def encode(encoder: Any, crop: Image.Image, model: Model) -> Tensor:
         return encoder.encode(to_tensor(crop).to(model.device)).float()
 
 
-def choose_faces(photo: Photo, face: int | str) -> tuple[list[Face], int]:
-    """Return the faces asked for (a number by size, 0 the largest, or "all") and how many there are.
+def choose_faces(photo: Photo, face: int | str, detector: str = "limn") -> tuple[list[Face], int]:
+    """Return the faces asked for that a detector finds (a number by size, 0 the largest, or "all") and how many there are.
 
     FaceError, naming the file, where there is none, or no such number.
     """
@@ -145,18 +145,18 @@ def choose_faces(photo: Photo, face: int | str) -> tuple[list[Face], int]:
     name = str(photo.path or "the picture")
     if min(photo.size) < SMALLEST:
         raise FaceError(f"{name} is {photo.size[0]}x{photo.size[1]} pixels, too small to hold a face: {SMALLEST} are the least")
-    found = detect(photo.image)
+    found = detect(photo.image, detector)
     try:
         return choose(found, face), len(found)
     except FaceError as error:
         raise FaceError(str(error).replace("the picture", name)) from error
 
 
-def one_face(photo: Photo, face: int | str) -> tuple[Face, int]:
+def one_face(photo: Photo, face: int | str, detector: str = "limn") -> tuple[Face, int]:
     """Return one face and how many there are; InputError for "all"."""
     if face == "all":
         raise InputError("--face all: one face is needed here; give its number, 0 for the largest")
-    (chosen,), count = choose_faces(photo, face)
+    (chosen,), count = choose_faces(photo, face, detector)
     return chosen, count
 
 
