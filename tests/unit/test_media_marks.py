@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
+from limn.home import home
 from limn.media import Origin, read_image, verify, write_image, write_video
-from limn.media.identity import home, signing
+from limn.media.identity import signing
 from limn.tasks.verify import verify as verify_verb
 
 MODEL = "00ff7a" + "1" * 58

@@ -34,11 +34,6 @@ class Face:
         x0, y0, x1, y1 = self.box
         return float(np.sqrt(max(x1 - x0, 0.0) * max(y1 - y0, 0.0)))
 
-    @property
-    def eye_distance(self) -> float:
-        """Return the distance between the two eye points, in pixels."""
-        return float(np.linalg.norm(self.points[1] - self.points[0]))
-
     def scaled(self, x: float, y: float) -> Self:
         """Return the face as it lies in the image resized by the factors x and y (pixel centres kept half a pixel inside)."""
 

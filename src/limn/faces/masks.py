@@ -41,7 +41,7 @@ def _signed_distance(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return inner - outer
 
 
-def smoothstep(x: np.ndarray) -> np.ndarray:
+def smoothstep(x: np.ndarray | float) -> np.ndarray:
     """Return 0 below 0, 1 above 1 and 3x^2 - 2x^3 between, float32."""
-    x = np.clip(x, 0, 1)
-    return (x * x * (3 - 2 * x)).astype(np.float32)
+    clipped = np.clip(x, 0, 1)
+    return np.asarray(clipped * clipped * (3 - 2 * clipped), np.float32)

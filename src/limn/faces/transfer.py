@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from limn.faces.masks import smoothstep
+
 GRID = 256  # pixels a side on which a change is described
 COARSE = 64  # pixels a side on which the spline is evaluated; what it spreads is smooth
 STIFFNESS = 2e-4  # regularisation of the spline: how far it may miss a point, for meshes are noisy
@@ -114,8 +116,8 @@ def face_mask(*meshes: np.ndarray) -> np.ndarray:
         cv2.fillConvexPoly(hull, outline, 1)
     outside = cv2.distanceTransform(1 - hull, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / (BAND * GRID)
     steps = np.arange(GRID, dtype=np.float32)
-    border = _smoothstep(np.minimum(steps, GRID - 1 - steps) / (0.06 * GRID))
-    return (_smoothstep(1 - outside) * np.minimum(border[:, None], border[None])).astype(np.float32)
+    border = smoothstep(np.minimum(steps, GRID - 1 - steps) / (0.06 * GRID))
+    return (smoothstep(1 - outside) * np.minimum(border[:, None], border[None])).astype(np.float32)
 
 
 def spread(sites: np.ndarray, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -166,7 +168,7 @@ def _replaced(own: np.ndarray, target: np.ndarray, ring: tuple[int, ...]) -> np.
     indices = list(ring)
     width = max(float(np.linalg.norm(np.ptp(target[indices], axis=0))), 1e-6)
     was, now = (abs(float(cv2.contourArea(mesh[indices]))) / width**2 for mesh in (own, target))
-    opened, shut = (float(_smoothstep((more - 1.6 * less - 0.03) / 0.06)) for more, less in ((now, was), (was, now)))
+    opened, shut = (float(smoothstep((more - 1.6 * less - 0.03) / 0.06)) for more, less in ((now, was), (was, now)))
     weight = np.zeros((GRID, GRID), np.float32)
     outline = [(target[indices] * GRID * 16 - 8).round().astype(np.int32)]
     cv2.fillPoly(weight, outline, max(opened, shut), lineType=cv2.LINE_AA, shift=4)
@@ -253,9 +255,3 @@ def _broad(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return what is left of a picture (GRID, GRID, 3) at the scale of a cheek, of its values under a mask alone."""
     weight = cv2.GaussianBlur(mask, (0, 0), BROAD * GRID)[..., None]
     return cv2.GaussianBlur(picture * mask[..., None], (0, 0), BROAD * GRID) / np.maximum(weight, 1e-3)
-
-
-def _smoothstep(x: np.ndarray | float) -> np.ndarray:
-    """Return 0 below 0, 1 above 1, and a smooth step between."""
-    clipped = np.clip(x, 0, 1)
-    return np.asarray(clipped * clipped * (3 - 2 * clipped), np.float32)

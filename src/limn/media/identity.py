@@ -5,8 +5,6 @@ They prove that a file is as limn wrote it here, not who the user is: the certif
 
 from __future__ import annotations
 
-import os
-import sys
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -17,21 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from limn.errors import InputError
+from limn.home import home
 from limn.media.files import atomic
 
 YEARS = 10
 PEM = serialization.Encoding.PEM
-
-
-def home() -> Path:
-    """Return the user's data folder: LIMN_HOME where it is set, else where the operating system keeps such data."""
-    if named := os.environ.get("LIMN_HOME"):
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "limn"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "limn"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "limn"
 
 
 def signing() -> tuple[bytes, bytes]:

@@ -23,6 +23,7 @@ from PIL import Image
 
 import limn
 from limn.errors import InputError
+from limn.home import home
 from limn.media import identity, watermark
 
 SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -241,7 +242,7 @@ def _hash(path: Path) -> str:
 def _record(origin: Origin, title: str) -> None:
     """Note in the user's data folder that a picture was written without marks."""
     line = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "file": title, "how": origin.how, "model": origin.model}
-    file = identity.home() / "unmarked.jsonl"
+    file = home() / "unmarked.jsonl"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a") as log:

@@ -44,10 +44,6 @@ class Photo:
         """Width and height in pixels."""
         return self.image.size
 
-    def with_image(self, image: Image.Image) -> Photo:
-        """Return this photo with other pixels, everything else kept."""
-        return replace(self, image=image.convert("RGB"))
-
 
 def read_image(source: str | Path | Image.Image | Photo, pixels: int = PIXELS) -> Photo:
     """Read a photo from a path, or take a PIL image; `pixels` caps width times height, checked before anything is decoded.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from difflib import get_close_matches
 from pathlib import Path
 
 from limn.errors import WeightsError
+from limn.home import home
 from limn.weights.arrays import safetensors_metadata
 
 BOX = Path(__file__).parents[1] / "box"
@@ -14,9 +14,8 @@ SUFFIX = ".safetensors"
 
 
 def store() -> Path:
-    """Return the user's folder of models: LIMN_HOME/models, or ~/.local/share/limn/models; it need not exist."""
-    home = os.environ.get("LIMN_HOME")
-    return Path(home).expanduser() / "models" if home else Path.home() / ".local" / "share" / "limn" / "models"
+    """Return the user's folder of models, `models` in the data folder; it need not exist."""
+    return home() / "models"
 
 
 def names() -> dict[str, Path]:
