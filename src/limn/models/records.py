@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -135,3 +136,11 @@ class Landmarker(Protocol):
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator of its own, so that no call touches the global one."""
     return torch.Generator(device).manual_seed(seed)
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Let the layers built inside draw their first weights from `seed`: PyTorch's draw from the global generator, which is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -187,8 +187,8 @@ def built(
     module: Any, system: str, chosen: Any, changes: dict[str, Any], seed: int, place: Any, init: Path | None, before: dict[str, Any]
 ) -> tuple[Any, Any, str]:
     """Return the objective, its configuration, and what is to be said of where its weights come from."""
-    import torch
 
+    from limn.models.records import drawing
     from limn.training import adopt
     from limn.weights.native import config_from
 
@@ -197,8 +197,7 @@ def built(
     if init is not None:
         source = adopt.read(init, system, list(module.NETWORKS), kind)
         config = adopt.architecture(config, source.config)
-    with torch.random.fork_rng(devices=[]):  # the layers of PyTorch draw their first weights from the global generator
-        torch.manual_seed(seed)
+    with drawing(seed):
         try:
             objective = module.objective(config, **options)
         except TypeError as error:

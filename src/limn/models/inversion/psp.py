@@ -22,7 +22,7 @@ from limn.blocks import irse
 from limn.blocks.equalized import EqualLinear
 from limn.blocks.irse import Trunk
 from limn.errors import TrainingError
-from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State
+from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, drawing
 
 
 class Features(Protocol):
@@ -289,8 +289,7 @@ def resemblance(weights: Any, images: Tensor, targets: Tensor, features: Feature
 
 def seeded_build(make: Callable[[Any], nn.Module], config: Any, seed: int) -> Any:
     """Build a network whose first weights depend on the seed alone; the global random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         return make(config)
 
 

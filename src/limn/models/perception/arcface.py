@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from limn.blocks import irse
 from limn.blocks.irse import Trunk
-from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State
+from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, drawing
 
 Family = Literal["ir", "iresnet", "mobile"]
 
@@ -222,8 +222,7 @@ class Objective:
     averaged = ("backbone",)
 
     def __init__(self, config: Config, seed: int, identities: int, adam: Adam) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawing(seed):
             self.network = build(config)
             self.people = nn.ParameterDict({"weight": nn.Parameter(torch.randn(identities, config.embedding) * 0.01)})
         self.networks = nn.ModuleDict({"backbone": self.network, "people": self.people})

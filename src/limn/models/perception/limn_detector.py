@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limn.blocks.boxes import nms
-from limn.models.records import Adam, Card, Losses, Phase, Preset, Published
+from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, drawing
 
 STRIDES = (8, 16, 32)
 FLIPPED = (1, 0, 2, 4, 3)  # the five points after left and right are exchanged
@@ -294,8 +294,7 @@ class DetectorObjective:
 
 def objective(config: Config = Config(), seed: int = 0, **settings: Any) -> DetectorObjective:
     """Build the network from a seed, without touching the global random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         return DetectorObjective(config, **settings)
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limn.errors import InputError
-from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State
+from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, drawing
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,7 @@ def objective(
     decay: float = 0.05,
 ) -> IdentityObjective:
     """Build the objective: labels must be below `identities`; `decay` is AdamW's."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         return IdentityObjective(config, Adam(lr, (0.9, 0.99), weight_decay=decay), Margin(identities, config.embedding, scale, margin))
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limn.models.perception.limn_detector import Convolution, Residual, folded_state
-from limn.models.records import Adam, Card, Losses, Phase, Preset, Published
+from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, drawing
 
 POINTS = 478
 # The index of each point's mirror image: what left and right become when a picture is flipped
@@ -130,8 +130,7 @@ class MeshObjective:
 
 def objective(config: Config = Config(), seed: int = 0, **settings: Any) -> MeshObjective:
     """Build the network from a seed, without touching the global random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         return MeshObjective(config, **settings)
 
 

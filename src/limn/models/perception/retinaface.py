@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limn.blocks.boxes import iou, nms
-from limn.models.records import Adam, Card, Entry, Losses, Phase, Preset, Published, State
+from limn.models.records import Adam, Card, Entry, Losses, Phase, Preset, Published, State, drawing
 
 STRIDES = (8, 16, 32)
 SIZES = ((16, 32), (64, 128), (256, 512))  # sides of the two prior squares at each stride, pixels
@@ -324,8 +324,7 @@ class RetinaFaceObjective:
 
 def objective(config: Config = Config(), seed: int = 0, **settings: Any) -> RetinaFaceObjective:
     """Build the network from a seed, without touching the global random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         return RetinaFaceObjective(config, **settings)
 
 

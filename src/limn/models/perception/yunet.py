@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limn.blocks.boxes import iou, nms
-from limn.models.records import Adam, Card, Entry, Losses, Phase, Preset, Published, State
+from limn.models.records import Adam, Card, Entry, Losses, Phase, Preset, Published, State, drawing
 
 STRIDES = (8, 16, 32)
 MOST = 2000  # candidates that enter the suppression, the best
@@ -289,8 +289,7 @@ class YuNetObjective:
 
 def objective(config: Config = Config(), seed: int = 0, **settings: Any) -> YuNetObjective:
     """Build the network from a seed, without touching the global random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         return YuNetObjective(config, **settings)
 
 
