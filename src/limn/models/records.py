@@ -78,6 +78,8 @@ class Preset:
     objective: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the system's `objective`
     ema_kimg: float = 0.0  # half-life of the moving average in thousand images; 0: none
     ema_ramp: float = 0.05  # share of the images seen that the average remembers at most, early in a run; 0: no such limit
+    decay: Literal["none", "half", "end", "cosine"] = "none"  # of the learning rate: to zero over the last half or fifth, or as a cosine
+    reading: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments with which the dataset kind is opened
     reaches: str = ""  # what, on which data, hardware and time
 
 
@@ -131,6 +133,74 @@ class Landmarker(Protocol):
     """Finds dense points (N, P, 3) in pixels of the aligned images (N, 3, H, W) in [-1, 1]."""
 
     def landmarks(self, images: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Translator(Protocol):
+    """Turns images of one kind (N, channels_in, H, W) in [-1, 1], or one-hot label maps, into another kind (N, 3, H, W) in [-1, 1].
+
+    `multiple` is what H and W must be divisible by; the verb pads and crops.
+    """
+
+    multiple: int
+
+    def translate(self, images: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """Restores images (N, 3, H, W) in [-1, 1] at `scale` times their size; `template` names its alignment, "" for whole pictures."""
+
+    scale: int
+    template: str
+
+    def restore(self, images: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Inpainter(Protocol):
+    """Fills the holes, where `mask` (N, 1, H, W) is 1, of images (N, 3, H, W) in [-1, 1]; H and W are divisible by `multiple`."""
+
+    multiple: int
+
+    def inpaint(self, images: Tensor, mask: Tensor, sketch: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class Swapper(Protocol):
+    """Gives aligned faces (N, 3, S, S) in [-1, 1] the identity of embeddings (N, D); `template` names the alignment, `size` is S."""
+
+    template: str
+    size: int
+
+    def swap(self, targets: Tensor, identities: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Animator(Protocol):
+    """Moves a portrait: its `motion` is read from images (N, 3, S, S) in [-1, 1], and `animate` gives a source image that of another."""
+
+    size: int
+
+    def motion(self, images: Tensor) -> dict[str, Tensor]: ...
+    def animate(self, source: Tensor, own: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor: ...
+
+
+@runtime_checkable
+class Flow(Protocol):
+    """Optical flow (N, 2, H, W) in pixels, x before y, from the first images (N, 3, H, W) in [-1, 1] to the second."""
+
+    def flow(self, first: Tensor, second: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """Says what every pixel of aligned faces (N, 3, S, S) in [-1, 1] shows: logits (N, len(classes), S, S)."""
+
+    classes: tuple[str, ...]
+    template: str
+
+    def parse(self, images: Tensor) -> Tensor: ...
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from limn.errors import InputError, TrainingError
 
 LIVE = 2.0  # seconds between two looks of the live page
-Decay = Literal["none", "cosine", "end"]
+Decay = Literal["preset", "none", "half", "end", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def train(
     size: Annotated[int, "Pixels, for the preset `auto`; 0: those of the data."] = 0,
     device: str = "auto",
     precision: Annotated[Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where it is native."] = "auto",
-    decay: Annotated[Decay, "Course of the learning rate."] = "none",
+    read: Annotated[list[str] | None, "Change how the data is read: skip_bad=true, memory=4 (GB), jitter=30."] = None,
+    decay: Annotated[Decay, "Course of the learning rate."] = "preset",
     warmup: Annotated[int, "Steps in which the learning rate rises."] = 0,
     accumulate: Annotated[int, "Cut the batch into so many parts, one after the other, to save memory."] = 1,
     save_every: Annotated[float, "Seconds between checkpoints."] = 300.0,
@@ -68,12 +69,13 @@ def train(
     record.refuse_changes(out, before, {"system": system, "preset": name})
     changes, tuned = settings_of(set or []), str(before.get("init") or init or "")
     objective, config, note = built(module, system, chosen, changes, seed, group.device, init, before)
-    pace: dict[str, Any] = {"accumulate": accumulate, "decay": decay, "warmup": warmup}
+    pace: dict[str, Any] = {"accumulate": accumulate, "decay": chosen.decay if decay == "preset" else decay, "warmup": warmup}
     pace |= {"save_every": save_every, "save_steps": save_steps, "sample_every": sample_every}
     settings = settings_for(module, chosen, out, steps or chosen.steps, batch or chosen.batch, seed, group, precision, tuned, pace)
-    facts = described(system, name, config, {**chosen.objective, **changes}, settings, where or [])
+    reading = {**chosen.reading, **settings_of(read or []), **({"where": where} if where else {})}
+    facts = described(system, name, config, {**chosen.objective, **changes}, settings, reading)
     record.refuse_changes(out, before, facts)
-    dataset = open_dataset(chosen.data, data, config, True, **({"where": where} if where else {}))
+    dataset = open_dataset(chosen.data, data, config, True, **reading)
     facts |= {"init": tuned, "data": str(data), "pictures": len(dataset), "data_hash": record.data_hash(data)}
     run = loop.start(settings, objective, saver(system, config))
     finished = follow(run, dataset, f"{system} {name}", facts, before, note)
@@ -245,7 +247,7 @@ def saver(system: str, config: Any) -> Any:
     return write
 
 
-def described(system: str, preset: str, config: Any, objective: dict[str, Any], settings: Any, where: list[str]) -> dict[str, Any]:
+def described(system: str, preset: str, config: Any, objective: dict[str, Any], settings: Any, reading: dict[str, Any]) -> dict[str, Any]:
     """Everything that a repetition of the run needs, as JSON holds it."""
     from limn.training import record
 
@@ -256,7 +258,7 @@ def described(system: str, preset: str, config: Any, objective: dict[str, Any], 
         "config": record.plain(config),
         "objective": record.plain(objective),
         "precision": str(settings.dtype).removeprefix("torch."),
-        "where": list(where),
+        "reading": record.plain({name: value for name, value in reading.items() if name != "memory"}),  # which changes no batch
         "size": getattr(config, "size", 0),
         **{name: getattr(settings, name) for name in ("steps", "batch", "seed", "accumulate", "ema_kimg", "ema_ramp", "decay", "warmup")},
     }

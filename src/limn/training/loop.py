@@ -48,7 +48,7 @@ class Settings:
     save_steps: int = 0  # steps between checkpoints; 0: by time alone
     sample_every: int = 200  # steps between sample sheets
     report_every: float = 20.0  # seconds between lines of the log
-    decay: str = "none"  # of the learning rate: "none", "cosine" to zero, "end": straight to zero over the last fifth
+    decay: str = "none"  # of the learning rate: "none", "cosine" to zero, "half" and "end": straight to zero over the last half or fifth
     warmup: int = 0  # steps in which the learning rate rises to its value
     generates: bool = False  # whether samples are drawn freely, so that collapse and memorising can be seen in them
 
@@ -236,8 +236,9 @@ def one_phase(run: Run, phase: Phase, index: int, parts: list[tuple[int, dict[st
 def schedule(settings: Settings, step: int) -> float:
     """Factor of the learning rate at a step."""
     rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    if settings.decay == "end":
-        return rise * min(1.0, 5 * (1 - step / settings.steps))
+    share = {"half": 0.5, "end": 0.2}.get(settings.decay, 0.0)
+    if share:
+        return rise * min(1.0, (1 - step / settings.steps) / share)
     if settings.decay == "cosine":
         return rise * float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / settings.steps))))
     return rise

@@ -7,6 +7,7 @@ run that was interrupted sees exactly what it would have seen.
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,4 +29,9 @@ def open_dataset(kind: str, path: Path, config: Any, train: bool = True, **optio
     """Open the dataset of a kind; `config` is the system's, from which it takes sizes."""
     if kind not in KINDS:
         raise InputError(f"there is no dataset kind {kind!r}; known are {', '.join(KINDS)}")
-    return import_module(f"limn.training.datasets.{kind}").open(Path(path), config, train, **options)
+    opener = import_module(f"limn.training.datasets.{kind}").open
+    known = list(signature(opener).parameters)[3:]
+    for name in options:
+        if name not in known:
+            raise InputError(f"data of the kind {kind!r} is not read with {name!r}: it has {', '.join(known) or 'no settings'}")
+    return opener(Path(path), config, train, **options)
