@@ -19,6 +19,7 @@ SYSTEMS: dict[str, str] = {
     "arcface": "limn.models.perception.arcface",
     "limn-identity": "limn.models.perception.limn_identity",
     "lpips": "limn.models.perception.lpips",
+    "vgg": "limn.models.perception.vgg",  # behind lpips, which takes VGG-16 as a trunk of its own
     "inception": "limn.models.perception.inception",
 }
 

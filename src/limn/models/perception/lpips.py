@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limn.errors import WeightsError
+from limn.models.perception import vgg
 from limn.models.records import Card, Entry, Published, State
 
 Net = Literal["alex", "vgg", "squeeze"]
@@ -61,15 +62,8 @@ def alexnet() -> list[nn.Module]:
 
 
 def vgg16() -> list[nn.Module]:
-    """The convolutions of VGG-16."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for index, (width, depth) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
-        layers += [nn.MaxPool2d(2)] if index else []
-        for _ in range(depth):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
-    return layers
+    """The convolutions of VGG-16, without the pool behind the last."""
+    return vgg.layers("vgg16")[:-1]
 
 
 def squeezenet() -> list[nn.Module]:
