@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import chain
@@ -62,8 +62,7 @@ def write_video(
     InputError for an unknown suffix, no frames, changing sizes, a missing or read-only folder, a full disk.
     """
     target = Path(path)
-    if target.suffix.lower() not in SUFFIXES:
-        raise InputError(f"cannot write {path}: no video format has the suffix {target.suffix!r}; use one of {', '.join(SUFFIXES)}")
+    suffix_of(path)
     writable(path)
     with atomic(path) as beside:
         try:
@@ -78,6 +77,76 @@ def write_video(
 
             marks.sign(beside, origin, target.name)
     return target
+
+
+def suffix_of(path: str | Path) -> str:
+    """Return the suffix of a clip that can be written, in lower case; InputError for any other."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in SUFFIXES:
+        raise InputError(f"cannot write {path}: no video format has the suffix {suffix!r}; use one of {', '.join(SUFFIXES)}")
+    return suffix.lower()
+
+
+def join_video(
+    path: str | Path, parts: Sequence[tuple[float, Path]], audio_from: str | Path | None = None, origin: Origin | None = None
+) -> Path:
+    """Join clips of `write_video` (when each begins, in seconds, and its file) into one, packet by packet, and return `path`.
+
+    Nothing is encoded again, so the watermark must be in them already; sound and credentials are as in `write_video`.
+    """
+    target = writable(path)
+    with atomic(path) as beside:
+        try:
+            _join(beside, SUFFIXES[suffix_of(path)], parts, Path(audio_from) if audio_from else None)
+        except av.FFmpegError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                raise OSError(error.errno, error.strerror) from error  # which `atomic` explains
+            raise InputError(f"cannot write {path}: {error.strerror}; try another suffix") from error
+        if origin is not None:
+            from limn.media import marks
+
+            marks.sign(beside, origin, target.name)
+    return Path(path)
+
+
+def _join(beside: Path, kind: Container, parts: Sequence[tuple[float, Path]], audio_from: Path | None) -> None:
+    with ExitStack() as stack:
+        options = {"movflags": kind.options["movflags"]} if "movflags" in kind.options else {}
+        output = stack.enter_context(av.open(str(beside), "w", options=options))
+        with opened(parts[0][1]) as first:
+            stream = output.add_stream_from_template(first.streams.video[0])
+        sound = iter(())  # type: Iterator[tuple[float, Packet]]
+        if audio_from is not None:
+            source = stack.enter_context(opened(audio_from))
+            sound = _sound(source, output, kind) if source.streams.audio else sound
+        end, heard = 0.0, -1.0
+        for end, packet in _moved(parts):
+            packet.stream = stream
+            output.mux(packet)
+            while heard < end and (following := next(sound, None)) is not None:
+                heard = following[0]
+                output.mux(following[1])
+        for moment, packet in sound:
+            if moment >= end:
+                break
+            output.mux(packet)
+
+
+def _moved(parts: Sequence[tuple[float, Path]]) -> Iterator[tuple[float, Packet]]:
+    """Yield (seconds at which it ends, packet) of the pictures of clips, each moved to where it begins; never back in decoding time."""
+    last = None
+    for start, file in parts:
+        with opened(file) as source:
+            stream = source.streams.video[0]
+            assert stream.time_base is not None
+            shift = round(start / stream.time_base)
+            for packet in source.demux(stream):
+                if packet.pts is None or packet.dts is None:
+                    continue
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.dts = packet.dts if last is None else max(packet.dts, last + 1)
+                packet.pts, last = max(packet.pts, packet.dts), packet.dts
+                yield float((packet.pts + (packet.duration or 0)) * stream.time_base), packet
 
 
 def _marked(frames: Iterable[Frame], origin: Origin) -> Iterator[Frame]:
