@@ -22,7 +22,7 @@ SOURCE = Path(limn.models.__file__).parents[1]
 FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 600, 60  # lines
 VERBS = {"generate", "invert", "edit", "translate", "restore", "inpaint", "stylize", "swap", "animate", "blend"}
-VERBS |= {"train", "evaluate", "detect", "align", "verify"}
+VERBS |= {"train", "evaluate", "detect", "align", "verify", "parse"}
 
 
 @pytest.fixture(params=list(limn.models.SYSTEMS))

@@ -16,6 +16,8 @@ SYSTEMS: dict[str, str] = {
     "yunet": "limn.models.perception.yunet",
     "limn-detector": "limn.models.perception.limn_detector",
     "limn-mesh": "limn.models.perception.limn_mesh",
+    "bisenet": "limn.models.perception.bisenet",
+    "parsenet": "limn.models.perception.parsenet",
     "arcface": "limn.models.perception.arcface",
     "limn-identity": "limn.models.perception.limn_identity",
     "lpips": "limn.models.perception.lpips",
