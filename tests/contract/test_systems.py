@@ -135,3 +135,10 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
     assert not {name: lines for name, lines in long.items() if lines > LONGEST_FUNCTION}, f"{path.name}: functions of more than 60 lines"
     assert ast.get_docstring(tree), f"{path.name} has no docstring"
     assert path.stem not in {"utils", "helpers", "common", "base"}, f"{path.name}: a file is named after what it holds"
+
+
+def test_every_recipe_has_a_run_of_seconds_that_must_learn(system: tuple[str, ModuleType]) -> None:
+    name, module = system
+    runs = [file.read_text() for file in (Path(__file__).parents[1] / "learning").glob("test_*.py")]
+    if getattr(module, "PRESETS", {}):
+        assert any(f'"{name}"' in run for run in runs), f"{name}: it has recipes, so tests/learning trains it for a moment"

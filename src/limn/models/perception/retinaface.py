@@ -296,6 +296,8 @@ def multibox_loss(raw: Raw, prior: Tensor, targets: list[Tensor], overlap: float
 class RetinaFaceObjective:
     """What the detector minimises: the multi-box loss, boxes counted twice."""
 
+    averaged = ("detector",)
+
     def __init__(self, config: Config, lr: float = 1e-3, box_weight: float = 2.0) -> None:
         self.networks = nn.ModuleDict({"detector": RetinaFace(config)})
         self.lr, self.box_weight = lr, box_weight
@@ -354,7 +356,7 @@ def _recognise(state: State) -> bool:
 NETWORKS = {"detector": RetinaFace}
 
 # The published recipe (WIDER FACE, which is for research only): SGD 1e-3, momentum 0.9, batch 32, 250 epochs, crops of 640.
-PRESETS = {"scenes": Preset(Config(), data="scenes", batch=32, steps=20_000, reaches="not measured")}
+PRESETS = {"scenes": Preset(Config(), data="scenes", batch=32, steps=20_000, reading={"size": 640}, reaches="not measured")}
 
 PUBLISHED = [
     Published(

@@ -269,6 +269,8 @@ def losses(raw: Raw, cells: Tensor, truth: list[tuple[Tensor, Tensor]]) -> Losse
 class YuNetObjective:
     """What the detector minimises: class, objectness, extended IoU and points of the cells that answer for a face."""
 
+    averaged = ("detector",)
+
     def __init__(self, config: Config, lr: float = 2e-3) -> None:
         self.networks = nn.ModuleDict({"detector": YuNet(config)})
         self.lr = lr
@@ -353,8 +355,8 @@ NETWORKS = {"detector": YuNet}
 
 # The published recipe (WIDER FACE, which is for research only): SGD 0.01, momentum 0.9, batch 16, 640 epochs, pictures of 640.
 PRESETS = {
-    "scenes": Preset(Config(), data="scenes", batch=32, steps=20_000, reaches="not measured"),
-    "scenes-small": Preset(SMALL, data="scenes", batch=32, steps=20_000, reaches="not measured"),
+    "scenes": Preset(Config(), data="scenes", batch=32, steps=20_000, reading={"size": 640}, reaches="not measured"),
+    "scenes-small": Preset(SMALL, data="scenes", batch=32, steps=20_000, reading={"size": 640}, reaches="not measured"),
 }
 
 PUBLISHED = [

@@ -90,10 +90,10 @@ class Scenes:
         return self.pictures[int(rng.integers(len(self.pictures)))]
 
 
-def open(path: str | Path, config: Any, train: bool = True) -> Scenes:
+def open(path: str | Path, config: Any, train: bool = True, size: int = 0) -> Scenes:
     """Open a folder that holds `scenes.zip` (and perhaps `portraits128.zip`), or the zip itself, and decode every picture.
 
-    `config.size` is the side of the composed pictures. With `train` the pictures under a free licence, else the others.
+    `size`, or else `config.size`, is the side of the composed pictures. With `train` the pictures under a free licence, else the others.
     """
     source = Path(path)
     source = source / "scenes.zip" if source.is_dir() else source
@@ -104,7 +104,7 @@ def open(path: str | Path, config: Any, train: bool = True) -> Scenes:
         pictures = pictures * SCENES_SHARE + list(read_portraits(source.parent))
     if not pictures:
         raise TrainingError(f"{source}: no pictures {'under ' + ' or '.join(FREE) if train else 'held out'} in labels.csv")
-    return Scenes(tuple(pictures), config.size)
+    return Scenes(tuple(pictures), size or config.size)
 
 
 def read_scenes(source: Path, free: bool) -> Iterator[Picture]:
