@@ -12,6 +12,7 @@ SYSTEMS: dict[str, str] = {
     "stylegan2": "limn.models.generation.stylegan2",
     "psp": "limn.models.inversion.psp",
     "e4e": "limn.models.inversion.e4e",
+    "deepfill-v2": "limn.models.inpainting.deepfill_v2",
     "retinaface": "limn.models.perception.retinaface",
     "yunet": "limn.models.perception.yunet",
     "limn-detector": "limn.models.perception.limn_detector",
@@ -23,6 +24,7 @@ SYSTEMS: dict[str, str] = {
     "lpips": "limn.models.perception.lpips",
     "vgg": "limn.models.perception.vgg",  # behind lpips, which takes VGG-16 as a trunk of its own
     "inception": "limn.models.perception.inception",
+    "simswap": "limn.models.swapping.simswap",
 }
 
 
