@@ -154,7 +154,7 @@ def test_one_broken_file_is_named_before_the_first_step(name: str, tmp_path: Pat
         open_dataset(kind, tmp_path / "set", CONFIG, share, **options)
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "identities"])
+@pytest.mark.parametrize("name", KINDS)
 def test_skip_bad_reports_and_leaves_out(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kind, make, options, keys = KINDS[name]
     broken = make(tmp_path / "set")
