@@ -92,6 +92,7 @@ class Phase:
     loss: Callable[[Any, torch.Generator], Losses]  # batch, and all its randomness -> named scalar losses
     optimiser: Adam
     every: int = 1  # lazy regularisation: run once in so many steps
+    begin: int = 0  # first step in which it runs
     shares: str = ""  # name of the phase whose optimiser it uses; "" for its own
     clip: float = 0.0  # largest gradient norm; 0: none
 

@@ -96,7 +96,9 @@ def adopt(networks: nn.ModuleDict, source: Source, main: Iterable[str]) -> str:
         raise InputError(f"{source.path}: {shares[poor[0]]:.0%} of this {poor[0]} fits: {misfit(ours, source.tensors)}; choose its preset")
     networks.load_state_dict({**ours, **fit, **silent})
     said = ", ".join(f"{part} {part_share:.0%}" for part, part_share in shares.items() if any(n.startswith(f"{part}.") for n in ours))
-    return f"begins with {source.path} ({said})"
+    new = [part for part, part_share in shares.items() if not part_share and part == "discriminator"]
+    advice = "; the discriminator is new and should learn alone first, see the page on training" if new else ""
+    return f"begins with {source.path} ({said}){advice}"
 
 
 def share(part: str, ours: Mapping[str, Tensor], fit: Mapping[str, Tensor]) -> float:

@@ -179,7 +179,7 @@ def one_step(run: Run, batch: dict[str, Tensor]) -> dict[str, float]:
     parts = list(own_parts(batch, settings))
     figures: dict[str, float] = {}
     for index, phase in enumerate(run.phases):
-        if run.step % phase.every == 0:
+        if run.step >= phase.begin and run.step % phase.every == 0:
             figures |= one_phase(run, phase, index, parts)
     settings.processes.average(running(run))
     run.step += 1

@@ -410,9 +410,10 @@ class Objective:
         ramp_kimg: float = 500.0,  # thousand images in which the probability may go from 0 to 1
         initial: float = 0.0,  # probability of augmentation at the start
         freeze: int = 0,  # first blocks of the discriminator that do not learn (FreezeD, arXiv 2002.10964)
+        alone: int = 0,  # steps in which a new discriminator learns alone, beside a generator that has learnt already
         seed: int = 0,
     ) -> None:
-        self.adam, self.gamma, self.path_weight, self.mixing, self.freeze = adam, gamma, path_weight, mixing, freeze
+        self.adam, self.gamma, self.path_weight, self.mixing, self.freeze, self.alone = adam, gamma, path_weight, mixing, freeze, alone
         self.target, self.ramp = target, ramp_kimg * 1000
         self.generator, self.discriminator = Generator(config), Discriminator(config)
         self.augment = Augment(PIPES[augment] if augment else AugmentConfig(), initial)
@@ -427,10 +428,10 @@ class Objective:
         phases = [
             Phase("discriminator", d, self.discriminator_loss, of_d),
             Phase("r1", d, self.r1_loss, of_d, every=16, shares="discriminator"),
-            Phase("generator", g, self.generator_loss, of_g),
+            Phase("generator", g, self.generator_loss, of_g, begin=self.alone),
         ]
         if self.path_weight:
-            phases.append(Phase("path", g, self.path_loss, of_g, every=4, shares="generator"))
+            phases.append(Phase("path", g, self.path_loss, of_g, every=4, shares="generator", begin=self.alone))
         return phases
 
     def judging(self) -> list[nn.Parameter]:
