@@ -12,6 +12,7 @@ import pytest
 from limn.models.inversion import e4e, psp
 from limn.models.perception import arcface, limn_detector, limn_identity, limn_mesh, retinaface, yunet
 from limn.models.records import Preset
+from limn.weights import load
 
 TRUNK: dict[str, Any] = {
     "size": 64,
@@ -81,3 +82,9 @@ def test_a_recipe_learns(name: str, portraits: Path, learn: Callable[..., Any], 
     for figure, least in figures.items():
         share = fell(lines, figure)
         assert share < least, f"{name}: {figure} is at {share:.2f} of what it was, {least} at most was expected"
+
+
+def test_a_model_tells_which_frozen_models_it_was_trained_beside(portraits: Path, learn: Callable[..., Any], tmp_path: Path) -> None:
+    learn("psp", portraits / "portraits128.zip", Preset(psp.Config(**TRUNK), "images", 2, 1, FROZEN))
+    told = load(tmp_path / "run" / "model.safetensors").meta["training"]
+    assert told["generator"] == f"limn-portraits64 {load('limn-portraits64').hash}"

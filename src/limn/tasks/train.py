@@ -68,16 +68,16 @@ def train(
     name, chosen = preset_of(module, system, preset or before.get("preset", ""), size or before.get("size", 0), data, batch, group.count)
     record.refuse_changes(out, before, {"system": system, "preset": name})
     changes, tuned = settings_of(set or []), str(before.get("init") or init or "")
-    objective, config, note = built(module, system, chosen, changes, seed, group.device, init, before)
+    objective, config, beside, note = built(module, system, chosen, changes, seed, group.device, init, before)
     pace: dict[str, Any] = {"accumulate": accumulate, "decay": chosen.decay if decay == "preset" else decay, "warmup": warmup}
     pace |= {"save_every": save_every, "save_steps": save_steps, "sample_every": sample_every}
     settings = settings_for(module, chosen, out, steps or chosen.steps, batch or chosen.batch, seed, group, precision, tuned, pace)
     reading = {**chosen.reading, **settings_of(read or []), **({"where": where} if where else {})}
-    facts = described(system, name, config, {**chosen.objective, **changes}, settings, reading)
+    facts = described(system, name, config, {**chosen.objective, **changes}, settings, reading) | {"beside": beside}
     record.refuse_changes(out, before, facts)
     dataset = open_dataset(chosen.data, data, config, True, **reading)
     facts |= {"init": tuned, "data": str(data), "pictures": len(dataset), "data_hash": record.data_hash(data)}
-    run = loop.start(settings, objective, saver(system, config))
+    run = loop.start(settings, objective, saver(system, config, beside))
     finished = follow(run, dataset, f"{system} {name}", facts, before, note)
     group.leave()
     return Trained(system, name, run.step, run.step * settings.batch, time.monotonic() - began, out / "model.safetensors", finished)
@@ -187,14 +187,14 @@ def precision_of(name: str, device_type: str) -> Any:
 
 def built(
     module: Any, system: str, chosen: Any, changes: dict[str, Any], seed: int, place: Any, init: Path | None, before: dict[str, Any]
-) -> tuple[Any, Any, str]:
-    """Return the objective, its configuration, and what is to be said of where its weights come from."""
+) -> tuple[Any, Any, dict[str, str], str]:
+    """Return the objective, its configuration, the hashes of the models it uses, and what is to be said of where its weights come from."""
 
     from limn.models.records import drawing
     from limn.training import adopt
     from limn.weights.native import config_from
 
-    options, kind, source = frozen({**chosen.objective, **changes}, place), type(chosen.config), None
+    (options, beside), kind, source = frozen({**chosen.objective, **changes}, place), type(chosen.config), None
     config = config_from(kind, before["config"], where="run.json") if "config" in before else chosen.config
     if init is not None:
         source = adopt.read(init, system, list(module.NETWORKS), kind)
@@ -209,18 +209,20 @@ def built(
         note = adopt.adopt(objective.networks, source, objective.averaged)
         if hasattr(objective, "grow"):
             objective.grow(source.tensors)
-    return objective, getattr(objective, "config", config), note
+    return objective, getattr(objective, "config", config), beside, note
 
 
 FROZEN = ("generator", "features", "identity")  # settings of an objective that name a trained model
 
 
-def frozen(options: dict[str, Any], place: Any) -> dict[str, Any]:
-    """Load the models that an objective's settings name (in the box, in the store, or by path), to be used but not trained."""
+def frozen(options: dict[str, Any], place: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Load the models that an objective's settings name (in the box, in the store, or by path); the second result says name and hash."""
     from limn.weights import load
 
     names = {key: value for key, value in options.items() if key in FROZEN and isinstance(value, str)}
-    return options | {key: load(name, device=place).model.eval().requires_grad_(False) for key, name in names.items()}
+    loaded = {key: load(name, device=place) for key, name in names.items()}
+    models = {key: each.model.eval().requires_grad_(False) for key, each in loaded.items()}
+    return options | models, {key: f"{names[key]} {each.hash}" for key, each in loaded.items()}
 
 
 def settings_of(pairs: list[str]) -> dict[str, Any]:
@@ -237,12 +239,12 @@ def settings_of(pairs: list[str]) -> dict[str, Any]:
     return read
 
 
-def saver(system: str, config: Any) -> Any:
-    """Return what writes a run's model file."""
+def saver(system: str, config: Any, beside: dict[str, str]) -> Any:
+    """Return what writes a run's model file, which tells the frozen models that it was trained `beside`."""
     from limn.weights import save
 
     def write(path: Path, networks: Any, facts: dict[str, Any]) -> None:
-        save(path, dict(networks.items()), system, config=config, meta={"training": facts})
+        save(path, dict(networks.items()), system, config=config, meta={"training": facts | beside})
 
     return write
 

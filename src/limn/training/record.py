@@ -19,7 +19,7 @@ from limn.media import atomic
 from limn.training.checkpoint import sweep, writing
 
 # What a run must keep from its first step to its last; `steps` may grow, and the configuration is taken from the record.
-FIXED = ("system", "preset", "objective", "batch", "seed", "accumulate", "precision", "decay", "warmup", "reading", "ema_kimg")
+FIXED = ("system", "preset", "objective", "batch", "seed", "accumulate", "precision", "decay", "warmup", "reading", "beside", "ema_kimg")
 VERSIONS = ("torch", "numpy", "pillow", "safetensors", "accelerate")
 READ_WHOLE = 4 << 30  # bytes of a folder up to which contents are hashed, and not only names and sizes
 
