@@ -13,6 +13,8 @@ SYSTEMS: dict[str, str] = {
     "psp": "limn.models.inversion.psp",
     "e4e": "limn.models.inversion.e4e",
     "deepfill-v2": "limn.models.inpainting.deepfill_v2",
+    "pix2pix": "limn.models.translation.pix2pix",
+    "cyclegan": "limn.models.translation.cyclegan",
     "retinaface": "limn.models.perception.retinaface",
     "yunet": "limn.models.perception.yunet",
     "limn-detector": "limn.models.perception.limn_detector",
@@ -24,7 +26,9 @@ SYSTEMS: dict[str, str] = {
     "lpips": "limn.models.perception.lpips",
     "vgg": "limn.models.perception.vgg",  # behind lpips, which takes VGG-16 as a trunk of its own
     "inception": "limn.models.perception.inception",
+    "gpen": "limn.models.restoration.gpen",
     "simswap": "limn.models.swapping.simswap",
+    "fomm": "limn.models.animation.fomm",
 }
 
 

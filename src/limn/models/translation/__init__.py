@@ -1,0 +1,1 @@
+"""Translation: pictures or label maps of one kind become pictures of another."""
