@@ -19,6 +19,7 @@ SYSTEMS: dict[str, str] = {
     "yunet": "limn.models.perception.yunet",
     "limn-detector": "limn.models.perception.limn_detector",
     "limn-mesh": "limn.models.perception.limn_mesh",
+    "limn-parser": "limn.models.perception.limn_parser",
     "bisenet": "limn.models.perception.bisenet",
     "parsenet": "limn.models.perception.parsenet",
     "arcface": "limn.models.perception.arcface",

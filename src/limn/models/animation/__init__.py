@@ -1,0 +1,1 @@
+"""Animation: a still portrait that moves as somebody else does."""
