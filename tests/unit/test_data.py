@@ -281,3 +281,20 @@ def test_align_says_what_is_wrong_with_the_wish(photos: tuple[Path, list[int]], 
         align(made, out=tmp_path / "out", template="fomm")
     with pytest.raises(InputError, match="is a file"):
         align(made, out=made / "0.png")
+
+
+def test_pack_takes_what_fits_and_both_shares_make_the_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(60):
+        pixels(index).save(folder / f"{index:03}.png")
+    lines = [f"{index:03}.png,{'old' if index % 3 else 'new'},person {index // 2}" for index in range(60)]
+    (folder / "labels.csv").write_text("\n".join(["file,era,identity", *lines]))
+    names = {}
+    for share in ("all", "training", "held-out"):
+        packed = pack(folder, out=tmp_path / f"{share}.zip", where=["era=old"], share=share)  # type: ignore[arg-type]
+        names[share] = open_source(packed.files[0]).names
+    assert len(names["all"]) == 40, "forty of the sixty are old"
+    assert names["held-out"] and sorted(names["training"] + names["held-out"]) == names["all"]
+    with pytest.raises(InputError, match="era=future"):
+        pack(folder, out=tmp_path / "none.zip", where=["era=future"])

@@ -21,10 +21,12 @@ from limn.training.datasets import pack as packing
 from limn.training.datasets.ahead import in_order
 from limn.training.datasets.align import Skipped
 from limn.training.datasets.inspect import Finding, Look
-from limn.training.datasets.labels import LEVELS, read_rows
+from limn.training.datasets.labels import LEVELS, chosen, read_rows, rows
 from limn.training.datasets.source import TABLES, Source, open_source
 
 Kind = Literal["images", "attributes", "identities", "paired", "unpaired", "masks", "clips"]
+Share = Literal["all", "training", "held-out"]
+SHARES = {"all": None, "training": True, "held-out": False}
 
 
 @dataclass(frozen=True)
@@ -186,16 +188,23 @@ def pack(
     crop: Annotated[bool, "Cut the middle square out of pictures that are not square."] = False,
     kind: Annotated[Literal["images", "masks"], "With masks, their values are not mixed by resizing."] = "images",
     per_shard: Annotated[int, "Pictures in a shard."] = 1000,
+    where: Annotated[Sequence[str], "Select by labels.csv: era=modern, chroma>2."] = (),
+    share: Annotated[Share, "A part alone: what a training learns from, or what it holds out."] = "all",
     skip_bad: Annotated[bool, "Leave out files that cannot be used, and say so, instead of stopping."] = False,
 ) -> Packed:
     """Write DATA as one zip or as WebDataset shards, in order of name, with its labels; what was written is read back."""
     began, source = time.monotonic(), open_source(data)
     if not source.names:
         raise InputError(f"{data}: holds no pictures: is it the right folder?")
+    if kind == "masks" and (where or share != "all"):
+        raise InputError("--where and --share: a mask has no row of its own in labels.csv; select when training, with --where")
     levels = [mask for _, mask in masks.matched(source)[0]] if kind == "masks" else []
     left_out: list[Finding] = []
-    found = packing.prepared(source, size, crop, levels)
-    entries = _usable(track(found, "packing", len(source.names)), data, skip_bad, left_out)
+    names = source.names
+    if where or share != "all":
+        names = tuple(names[number] for number in chosen(source, rows(source), SHARES[share], where))
+    found = packing.prepared(source, size, crop, levels, names)
+    entries = _usable(track(found, "packing", len(names)), data, skip_bad, left_out)
     if out.suffix == ".zip":
         pictures, files = packing.to_zip(entries, out), [out]
     else:

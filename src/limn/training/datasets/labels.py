@@ -140,17 +140,19 @@ def _beside(source: Source) -> tuple[list[Row | None], list[tuple[str, str]]]:
     return [None if row is None else {"file": name} | row for name, row in zip(source.names, found, strict=True)], problems
 
 
-def chosen(source: Source, known: Sequence[Row], train: bool, where: Sequence[str] = ()) -> list[int]:
-    """Return the numbers of the pictures of the training share, or of the held-out one, that meet the conditions.
+def chosen(source: Source, known: Sequence[Row], train: bool | None, where: Sequence[str] = ()) -> list[int]:
+    """Return the numbers of the pictures of the training share, of the held-out one, or (None) of both that meet the conditions.
 
     A twentieth is held out, by the column `identity`, else by `file`.
     """
     tests = [condition(text) for text in where]
-    fit = [n for n, row in enumerate(known) if is_held_out(group(row)) != train and all(test(row) for test in tests)]
+    fit = [n for n, row in enumerate(known) if (train is None or is_held_out(group(row)) != train) and all(test(row) for test in tests)]
     if not fit:
         if where:
             raise InputError(f"{source.path}: no picture fits {' and '.join(where)}: check the conditions against labels.csv")
-        raise InputError(f"{source.path}: the {'training' if train else 'held-out'} share of its {len(known)} pictures is empty: add some")
+        raise InputError(
+            f"{source.path}: the {'held-out' if train is False else 'training'} share of its {len(known)} pictures is empty: add some"
+        )
     return fit
 
 

@@ -37,8 +37,10 @@ class Entry:
     digest: str
 
 
-def prepared(source: Source, size: int = 0, crop: bool = False, levels: Sequence[str] = ()) -> Iterator[Entry | tuple[str, str]]:
-    """Yield the pictures in order of name, or (name, reason) for one that cannot be used.
+def prepared(
+    source: Source, size: int = 0, crop: bool = False, levels: Sequence[str] = (), names: Sequence[str] | None = None
+) -> Iterator[Entry | tuple[str, str]]:
+    """Yield the pictures (those `names`, else all) in order of name, or (name, reason) for one that cannot be used.
 
     Without `size` and `crop` their bytes stay as they are; else what has to be changed becomes PNG. `levels` names the masks,
     whose values must not be mixed. Names decide what is held out; a picture that becomes PNG gets its suffix.
@@ -60,7 +62,7 @@ def prepared(source: Source, size: int = 0, crop: bool = False, levels: Sequence
             row = row | {"file": str(PurePosixPath(row["file"]).with_suffix(".png"))}
         return Entry(new, data, row, hashlib.sha256(data).hexdigest())
 
-    yield from in_order(prepare, source.names)
+    yield from in_order(prepare, source.names if names is None else names)
 
 
 def _fitted(data: bytes, name: str, size: int, crop: bool, levels: bool) -> bytes | None:
