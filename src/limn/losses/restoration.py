@@ -36,3 +36,12 @@ def identity_distance(network: Identity, images: Tensor, targets: Tensor) -> Ten
     with torch.no_grad():
         wanted = network.embed(targets).float()
     return (1 - F.cosine_similarity(network.embed(images).float(), wanted)).mean()
+
+
+def feature_l1(network: Features, images: Tensor, targets: Tensor, weights: Sequence[float] = ()) -> Tensor:
+    """Mean absolute difference of feature maps, summed with `weights` (all 1 without): BasicSR's perceptual loss."""
+    with torch.no_grad():
+        wanted = [x.float() for x in network.features(targets)]
+    found = [x.float() for x in network.features(images)]
+    parts = [(x - y).abs().mean() for x, y in zip(found, wanted, strict=True)]
+    return torch.stack([part * weight for part, weight in zip(parts, weights or [1.0] * len(parts), strict=True)]).sum()

@@ -13,6 +13,7 @@ SYSTEMS: dict[str, str] = {
     "psp": "limn.models.inversion.psp",
     "e4e": "limn.models.inversion.e4e",
     "deepfill-v2": "limn.models.inpainting.deepfill_v2",
+    "partial-conv": "limn.models.inpainting.partial_conv",
     "pix2pix": "limn.models.translation.pix2pix",
     "cyclegan": "limn.models.translation.cyclegan",
     "retinaface": "limn.models.perception.retinaface",
@@ -28,6 +29,8 @@ SYSTEMS: dict[str, str] = {
     "vgg": "limn.models.perception.vgg",  # behind lpips, which takes VGG-16 as a trunk of its own
     "inception": "limn.models.perception.inception",
     "gpen": "limn.models.restoration.gpen",
+    "real-esrgan": "limn.models.restoration.real_esrgan",
+    "esrgan": "limn.models.restoration.esrgan",
     "simswap": "limn.models.swapping.simswap",
     "fomm": "limn.models.animation.fomm",
 }
