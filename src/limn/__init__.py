@@ -14,6 +14,7 @@ VERBS: dict[str, str] = {
     "invert": "limn.tasks.invert:invert",
     "edit": "limn.tasks.edit:edit",
     "blend": "limn.tasks.blend:blend",
+    "parse": "limn.tasks.parse:parse",
     "train": "limn.tasks.train:train",
     "evaluate": "limn.tasks.evaluate:evaluate",
     "verify": "limn.tasks.verify:verify",

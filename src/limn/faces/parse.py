@@ -116,9 +116,9 @@ class Parsing:
         unit = self.eyes * fit.scale_of(self.matrix)
         return _grown(np.clip(share, 0, 1), grow * unit, feather * unit)
 
-    def picture(self) -> Image.Image:
-        """Return the labels of the photo as an index picture with a palette of colours, to look at and to read without loss."""
-        shown = Image.fromarray(self.labels(), "P")
+    def picture(self, labels: np.ndarray | None = None) -> Image.Image:
+        """Return the labels of the photo, or others of the same classes, as an index picture: colours for people, numbers for programs."""
+        shown = Image.fromarray(self.labels() if labels is None else labels, "P")
         shown.putpalette([level for name in self.classes for level in COLOURS.get(name, (128, 128, 128))])
         return shown
 

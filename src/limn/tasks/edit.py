@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Changes = Mapping[str, float]  # direction -> strength
 SHAPE = ("smile", "mouth_open", "eyes_open", "brow", "yaw", "pitch")  # directions of expression and pose: skin keeps its tone
+AROUND, SOFT = 0.12, 0.2  # how far about a region a change may reach, and over how much it fades there, in distances between the eyes
 STRIP_HEIGHT = 512  # pixels: the pictures of a strip are no taller
 
 
@@ -51,6 +52,8 @@ class Prepared:
     subject: Subject
     model: Model  # tuned, where the latent asks for it
     latent: Latent
+    region: str = ""  # the parts of the face that may change; "" for all
+    place: np.ndarray | None = None  # (H, W) in [0, 1]: where they are in the photo
 
 
 def edit(
@@ -62,6 +65,7 @@ def edit(
     face: Annotated[int | str, "Which face: 0 is the largest; or all."] = 0,
     detector: Annotated[str, "What finds faces: limn, retinaface, yunet, or a weight file of one."] = "limn",
     direction: Annotated[Path | None, "A direction file, limn's or published (.npy, .pt, .npz, .pkl); --set names what it holds."] = None,
+    region: Annotated[str, "Change only these parts: mouth, eyes, brows, nose, skin, hair, face ...; several with commas."] = "",
     latent: Annotated[Path | None, "A latent of this photo by `limn invert`, instead of inverting again."] = None,
     method: Annotated[Method, "How the face is inverted, as in `limn invert`."] = "encoder",
     marks: Annotated[bool, "Mark what is written as made by a model: signed credentials and a watermark."] = True,
@@ -89,10 +93,10 @@ def edit(
     generator = load_generator(model, device)
     known = known_directions(generator, direction)
     _check(wanted, known, generator)
-    prepared = [_prepare(taken, one, generator, latent, How(encoder, method, seed=seed)) for one in chosen]
+    prepared = [_prepare(taken, one, generator, latent, How(encoder, method, seed=seed), region) for one in chosen]
     results = [_apply(taken, prepared, known, changes) for changes in track(wanted, "editing", len(wanted))]
     images = tuple(image for image, _ in results)
-    about = {"strip": strip} if strip else dict(wanted[0])
+    about = ({"strip": strip} if strip else dict(wanted[0])) | ({"region": region} if region else {})
     origin = Origin("edited", generator.name, generator.hash, sources_of(taken), about, marked=marks)
     file = _write(*results[0], out, taken, origin) if strip is None else _write_strip(images, wanted, out, origin)
     indices = tuple(one.index for one in chosen)
@@ -143,6 +147,16 @@ def change_face(image: Image.Image, prepared: Prepared, known: Known, changes: C
     return transfer.apply(image, change, subject.matrix, model.size)
 
 
+def within(photo: Image.Image, changed: Image.Image, mask: np.ndarray, prepared: Prepared) -> tuple[Image.Image, np.ndarray]:
+    """Keep a change inside the region of a face, as it was before or is after: the photo and the mask (H, W), 0 to 255, of it."""
+    from limn.faces.parse import mask as mask_of
+
+    after = mask_of(changed, prepared.subject.face, prepared.region, AROUND, SOFT, device=prepared.model.device)
+    place = after if prepared.place is None else np.maximum(after, prepared.place)
+    kept = Image.composite(changed, photo, Image.fromarray(np.rint(place * 255).astype(np.uint8)))
+    return kept, np.where(place > 0, mask, 0).astype(np.uint8)
+
+
 def _check(wanted: list[dict[str, float]], known: Known, model: Model) -> None:
     """Find unknown names, wild strengths and directions of other models before anything long is done."""
     from limn.latent import directions
@@ -154,20 +168,23 @@ def _check(wanted: list[dict[str, float]], known: Known, model: Model) -> None:
                 raise InputError(f"{name}={strength} is too far: strengths from -5 to 5 make sense")
 
 
-def _prepare(photo: Photo, face: Face, model: Model, latent: Path | None, how: How) -> Prepared:
-    """Cut out a face and find its code, or take that of a file."""
+def _prepare(photo: Photo, face: Face, model: Model, latent: Path | None, how: How, region: str) -> Prepared:
+    """Cut out a face, find where it may change, and find its code or take that of a file."""
+    from limn.faces.parse import mask
     from limn.latent.files import load_latent
 
+    place = mask(photo.image, face, region, AROUND, SOFT, device=model.device) if region else None
     subject = cut(photo, face, model.size)
     found = find(subject, model, how) if latent is None else load_latent(latent, model.name, model.hash)
-    return Prepared(subject, tuned_model(found, model), found)
+    return Prepared(subject, tuned_model(found, model), found, region, place)
 
 
 def _apply(photo: Photo, prepared: list[Prepared], known: Known, changes: Changes) -> tuple[Image.Image, np.ndarray | None]:
     """Return the photo with all chosen faces changed and the mask of them; strength 0 returns the photo itself and no mask."""
     image, mask = photo.image, None
     for one in prepared if any(changes.values()) else ():
-        image, part = change_face(image, one, known, changes)
+        changed, part = change_face(image, one, known, changes)
+        image, part = (changed, part) if one.place is None else within(image, changed, part, one)
         mask = part if mask is None else np.maximum(mask, part)
     return image, mask
 
