@@ -1,6 +1,7 @@
 """Holes to be filled, drawn from a seed: boxes and the strokes of a brush, all of a batch at once.
 
-Yu et al.: Free-Form Image Inpainting with Gated Convolution. ICCV 2019, arXiv 1806.03589, algorithm 1.
+Yu et al.: Free-Form Image Inpainting with Gated Convolution. ICCV 2019, arXiv 1806.03589, algorithm 1; its lines all run one way
+across the picture (the published code throws its mirrored copies away), ours in any direction.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def strokes(count: int, size: tuple[int, int], rng: torch.Generator, holes: Hole
     used = used * (torch.arange(lines, device=rng.device) < _numbers(uniform()[:, :1], holes.strokes))
     turns = torch.arange(corners, device=rng.device) % 2
     angles = TURN + SPREAD * (2 * uniform(corners) - 1)
-    angles = torch.where(turns == 0, 2 * math.pi - angles, angles)
+    angles = torch.where(turns == 0, -angles, angles) + 2 * math.pi * uniform(1)
     mean = REACH * math.sqrt(2)
     normal = torch.randn(count, lines, corners, generator=rng, device=rng.device)
     lengths = (mean + mean / 2 * normal).clamp(0, 2 * mean)

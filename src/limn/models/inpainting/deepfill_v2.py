@@ -5,14 +5,14 @@ and sketches need no rule of their own. A coarse network paints a first guess; t
 which rebuilds the hole's features out of the best matching patches around it (contextual attention). A discriminator with spectral
 norm judges every patch (SN-PatchGAN), and a drawn sketch can guide all of it.
 Yu, Lin, Yang, Shen, Lu, Huang: Free-Form Image Inpainting with Gated Convolution. ICCV 2019, arXiv 1806.03589.
-Differs: attention uses each picture's own mask, where the published code takes the first of the batch for all; lines are mirrored by
-their draw; optionally a perceptual term beside L1. Reproduced: the cases `deepfill-v2/*`.
+Differs: attention uses each picture's own mask, where the published code takes the first of the batch for all; drawn lines run in
+any direction; optionally a perceptual term beside L1. Reproduced: the cases `deepfill-v2/*`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
@@ -28,6 +28,8 @@ from limn.losses.games import hinge
 from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, drawing, seeded
 
 Padding = Literal["tensorflow", "symmetric"]
+Activation = Literal["elu", "relu", "none"]
+Narrow = Literal["none", "first", "both"]  # halvings after which the width grows one layer later
 SCALE = 10.0  # of the softmax over the patches that are compared
 SHORTEST = 1e-4  # length below which a patch is not scaled to unit length
 COLOURS = 3  # a layer with so many outputs is not gated: the published code takes it for the picture
@@ -61,19 +63,20 @@ class GatedConv(nn.Module):
         stride: int = 1,
         rate: int = 1,
         padding: Padding = "tensorflow",
-        activation: Literal["elu", "relu", "none"] = "elu",
+        activation: Activation = "elu",
         enlarge: bool = False,
     ) -> None:
         super().__init__()
         self.gated = activation != "none" and outputs != COLOURS
-        self.activation, self.enlarge = activation, enlarge
+        self.activation: Activation = activation
+        self.enlarge = enlarge
         self.before = stride > 1 and padding == "tensorflow"
         self.conv = nn.Conv2d(inputs, outputs * (1 + self.gated), kernel, stride, 0 if self.before else rate * (kernel // 2), rate)
         with torch.no_grad():  # gates begin half open: features are twice as strong, so that depth does not silence them
             gain = torch.full((self.conv.out_channels, 1, 1, 1), 2.2 if self.gated else 1.0)
             gain[outputs:] = 0.5
             self.conv.weight.normal_().mul_(gain / (inputs * kernel**2) ** 0.5)
-            nn.init.zeros_(self.conv.bias)
+            self.conv.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=2, mode="nearest") if self.enlarge else x
@@ -91,7 +94,7 @@ def padded(x: Tensor, kernel: int, stride: int = 2) -> Tensor:
     return F.pad(x, (left, lacking[0] - left, top, lacking[1] - top))
 
 
-def encoder(config: Config, inputs: int, narrow: Literal["none", "first", "both"], rates: Sequence[int], last: str = "elu") -> nn.Sequential:
+def encoder(config: Config, inputs: int, narrow: Narrow, rates: Sequence[int], last: Activation = "elu") -> nn.Sequential:
     """Layers that halve the picture twice and go on at 1/4; in the `narrow` halvings the width grows one layer later."""
     half, full, twice = config.width // 2, config.width, 2 * config.width
     first = half if narrow != "none" else full
@@ -236,9 +239,18 @@ def edges(images: Tensor, share: float = 0.08) -> Tensor:
 class Weights:
     """Weights of the generator's losses; the published ones, and none of them perceptual."""
 
-    l1: float = 1.0  # of both paintings, over the whole picture
+    l1: float = 1.0  # of both paintings, the mean over the whole picture
+    known: float = 1.0  # what a pixel outside the hole counts in it
     adversarial: float = 1.0
     perceptual: float = 0.0  # L1 between feature maps, where `features` are given
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What is asked for in training."""
+
+    shapes: Holes = field(default_factory=Holes)
+    guided: float = 0.5  # share of the pictures that come with a sketch, for a model that has a channel for it
 
 
 class Objective:
@@ -246,18 +258,17 @@ class Objective:
 
     averaged = ("generator",)
 
-    def __init__(self, config: Config, features: Features | None, weights: Weights, shapes: Holes, guided: float, adam: Adam, seed: int) -> None:
+    def __init__(self, config: Config, features: Features | None, weights: Weights, masks: Masks, judge_every: int, adam: Adam) -> None:
         self.config, self.features, self.weights = config, features, weights
-        self.shapes, self.guided, self.adam = shapes, guided, adam
-        with drawing(seed):
-            self.networks = nn.ModuleDict({"generator": Generator(config), "discriminator": Discriminator(config)})
+        self.masks, self.judge_every, self.adam = masks, judge_every, adam
+        self.networks = nn.ModuleDict({"generator": Generator(config), "discriminator": Discriminator(config)})
         self.shown: Tensor | None = None  # pictures for the sample sheets: those of the last step
 
     def phases(self) -> list[Phase]:
-        """Each player steps once."""
+        """Each player steps once; the discriminator may sit out some steps."""
         judge, painter = self.networks["discriminator"], self.networks["generator"]
         return [
-            Phase("discriminator", judge.parameters, self.discriminator_loss, self.adam),
+            Phase("discriminator", judge.parameters, self.discriminator_loss, self.adam, self.judge_every),
             Phase("generator", painter.parameters, self.generator_loss, self.adam),
         ]
 
@@ -266,10 +277,10 @@ class Objective:
         images = batch["image"]
         mask = (batch["mask"] > 0.5).to(images.dtype) if "mask" in batch else None
         if mask is None:
-            mask = holes.draw(len(images), (images.shape[2], images.shape[3]), rng, self.shapes).to(images.device)
+            mask = holes.draw(len(images), (images.shape[2], images.shape[3]), rng, self.masks.shapes).to(images.device)
         if self.config.channels_in == COLOURS + 2:
             return mask, None
-        told = torch.rand(len(images), 1, 1, 1, generator=rng) < self.guided
+        told = torch.rand(len(images), 1, 1, 1, generator=rng) < self.masks.guided
         return mask, edges(images) * mask * told.to(images.device)
 
     def discriminator_loss(self, batch: dict[str, Tensor], rng: torch.Generator) -> Losses:
@@ -287,9 +298,12 @@ class Objective:
         self.shown = images.detach()[:8]
         first, second = self.networks["generator"](images, mask, sketch)
         filled = second * mask + images * (1 - mask)
-        losses = {"l1": self.weights.l1 * ((first - images).abs().mean() + (second - images).abs().mean())}
+        counts = self.weights.l1 * (mask + self.weights.known * (1 - mask))
+        losses = {"l1": (counts * ((first - images).abs() + (second - images).abs())).mean()}
         if self.weights.adversarial:
-            losses["adversarial"] = self.weights.adversarial * hinge(self.networks["discriminator"](filled, mask, sketch), True, generator=True)
+            losses["adversarial"] = self.weights.adversarial * hinge(
+                self.networks["discriminator"](filled, mask, sketch), True, generator=True
+            )
         if self.features is not None and self.weights.perceptual:
             pairs = zip(self.features.features(filled), self.features.features(images), strict=True)
             losses["perceptual"] = self.weights.perceptual * torch.stack([(a - b.detach()).abs().mean() for a, b in pairs]).sum()
@@ -298,9 +312,10 @@ class Objective:
     def samples(self, networks: nn.ModuleDict) -> Tensor:
         """Return pictures with a hole, filled, and as they were: three rows of eight (24, 3, S, S)."""
         images = torch.zeros(8, 3, self.config.size, self.config.size) if self.shown is None else self.shown
-        mask = holes.draw(len(images), (images.shape[2], images.shape[3]), seeded(0), self.shapes).to(images.device)
+        mask = holes.draw(len(images), (images.shape[2], images.shape[3]), seeded(0), self.masks.shapes).to(images.device)
+        painter: Any = networks["generator"]
         with torch.no_grad():
-            filled = networks["generator"].inpaint(images, mask)
+            filled = painter.inpaint(images, mask)
         return torch.cat([images * (1 - mask) + mask, filled, images]).clamp(-1, 1)
 
 
@@ -310,19 +325,13 @@ def objective(
     *,
     features: Features | None = None,
     weights: Weights = Weights(),
-    shapes: Holes = Holes(),
-    guided: float = 0.5,
+    masks: Masks = Masks(),
+    judge_every: int = 1,
     adam: Adam = Adam(1e-4, (0.5, 0.999)),
-    perceptual: float | None = None,
-    adversarial: float | None = None,
 ) -> Objective:
-    """Make the objective; `shapes` says what holes look like, `guided` which share of a guided model's pictures come with a sketch."""
-    chosen = Weights(
-        weights.l1,
-        weights.adversarial if adversarial is None else adversarial,
-        weights.perceptual if perceptual is None else perceptual,
-    )
-    return Objective(config, features, chosen, shapes, guided, adam, seed)
+    """Make the objective; `features` is the frozen network of the perceptual term, which the paper does without."""
+    with drawing(seed):
+        return Objective(config, features, weights, masks, judge_every, adam)
 
 
 # Our layers in order, by the names of the two published layouts.
@@ -367,7 +376,6 @@ def generator_config(state: State) -> Config:
     return Config(width, state[first].shape[1], padding="symmetric" if port else "tensorflow", fuse=port)
 
 
-
 def judge_config(state: State) -> Config:
     """Infer the configuration of a discriminator, whose padding goes with the way its spectral norm is kept."""
     own = "conv1.conv_sn.weight" in state
@@ -401,20 +409,20 @@ def judge_names(original: str, vectors: str) -> list[tuple[str, str | None]]:
 
 NETWORKS = {"generator": Generator, "discriminator": Discriminator}
 
-PORTRAITS = Config(width=24, channels_in=6, judge_width=24, padding="symmetric", size=128, template="ffhq")
-SHAPES = Holes(box=(0.15, 0.5), boxes=0.75, brushed=0.6)
+PORTRAITS = Config(width=32, channels_in=6, judge_width=24, padding="symmetric", size=64, template="ffhq")
+SMALL = {
+    "features": "limn-identity",
+    "weights": Weights(known=0.1, adversarial=0.1, perceptual=1.0),
+    "masks": Masks(Holes(box=(0.15, 0.5), boxes=0.75, brushed=0.6), guided=0.33),
+    "judge_every": 2,
+}
 
 PRESETS = {
     "celebahq-256": Preset(Config(), data="images", batch=16, steps=1_000_000),
     "places2-sketch": Preset(Config(channels_in=6), data="images", batch=16, steps=1_000_000),
+    "portraits64": Preset(PORTRAITS, "images", 16, 1000, SMALL | {"adam": Adam(1e-3, (0.5, 0.99))}, ema_kimg=0.5),
     "portraits128": Preset(
-        PORTRAITS,
-        data="images",
-        batch=8,
-        steps=4000,
-        objective={"features": "limn-identity", "perceptual": 0.3, "adversarial": 0.02, "shapes": SHAPES, "guided": 0.33, "adam": Adam(1e-3, (0.5, 0.99))},
-        ema_kimg=2.0,
-        decay="end",
+        replace(PORTRAITS, size=128), "images", 8, 1000, SMALL | {"adam": Adam(5e-4, (0.5, 0.99))}, ema_kimg=0.5, decay="end"
     ),
 }
 
