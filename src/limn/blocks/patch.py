@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -65,6 +66,7 @@ class MultiScale(nn.Module):
     def forward(self, images: Tensor) -> list[list[Tensor]]:
         found = []
         for scale in self.scales:
+            assert isinstance(scale, PatchDiscriminator)
             found.append(scale.features(images))
             images = F.avg_pool2d(images, 3, 2, 1, count_include_pad=False)
         return found
@@ -72,7 +74,5 @@ class MultiScale(nn.Module):
 
 def feature_matching(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tensor:
     """Mean absolute difference of all features but the logits, summed over layers, averaged over scales (arXiv 1711.11585, eq. 4)."""
-    total = sum(
-        F.l1_loss(x, y.detach()) for ours, theirs in zip(fake, real, strict=True) for x, y in zip(ours[:-1], theirs[:-1], strict=True)
-    )
-    return total / len(fake)  # type: ignore[return-value]
+    pairs = [(x, y.detach()) for ours, theirs in zip(fake, real, strict=True) for x, y in zip(ours[:-1], theirs[:-1], strict=True)]
+    return torch.stack([F.l1_loss(x, y) for x, y in pairs]).sum() / len(fake)

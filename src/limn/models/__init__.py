@@ -16,6 +16,7 @@ SYSTEMS: dict[str, str] = {
     "partial-conv": "limn.models.inpainting.partial_conv",
     "pix2pix": "limn.models.translation.pix2pix",
     "cyclegan": "limn.models.translation.cyclegan",
+    "spade": "limn.models.translation.spade",
     "retinaface": "limn.models.perception.retinaface",
     "yunet": "limn.models.perception.yunet",
     "limn-detector": "limn.models.perception.limn_detector",

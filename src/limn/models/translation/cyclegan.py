@@ -87,7 +87,9 @@ class ImagePool:
                 self.images.append(image)
             elif self.size and uniform() > 0.5:
                 place = int(uniform() * self.size)
-                image, self.images[place] = self.images[place], image
+                given.append(self.images[place])
+                self.images[place] = image
+                continue
             given.append(image)
         return torch.stack(given)
 
@@ -154,8 +156,10 @@ class Objective:
     @torch.no_grad()
     def samples(self, networks: nn.ModuleDict) -> Tensor:
         """Return pictures of the last batch above their translations, for both ways."""
+        a_to_b, b_to_a = networks["a_to_b"], networks["b_to_a"]
+        assert isinstance(a_to_b, Generator) and isinstance(b_to_a, Generator)
         a, b = self.shown or (torch.zeros(4, 3, self.config.size, self.config.size),) * 2
-        return torch.cat([a, networks["a_to_b"].translate(a), b, networks["b_to_a"].translate(b)])
+        return torch.cat([a, a_to_b.translate(a), b, b_to_a.translate(b)])
 
 
 def objective(
@@ -211,8 +215,8 @@ PRESETS = {
     "portraits-64": Preset(
         Config(size=64, width=24, blocks=4, judge_width=24, judge_layers=2),
         data="unpaired",
-        batch=4,
-        steps=4000,
+        batch=2,
+        steps=6000,
         decay="half",
         ema_kimg=1.0,
         reading={"jitter": 6},

@@ -184,7 +184,9 @@ class Objective:
     def samples(self, networks: nn.ModuleDict) -> Tensor:
         """Return the sources, translations and answers of the last batch, one above the other."""
         source, target = self.shown or (torch.zeros(4, self.config.channels_in, self.config.size, self.config.size),) * 2
-        translated = networks["generator"].translate(source)
+        generator = networks["generator"]
+        assert isinstance(generator, Generator)
+        translated = generator.translate(source)
         rows = (source, translated, target)
         return torch.cat([row if row.shape[1] == 3 else row[:, :1].expand(-1, 3, -1, -1) for row in rows])
 
@@ -392,7 +394,7 @@ PUBLISHED = [
 PRESETS = {
     "facades": Preset(Config(), data="paired", batch=1, steps=80_000, decay="half", reading={"jitter": 30, "swapped": True}),
     "facades-128": Preset(
-        Config(size=128, width=24, downs=7, judge_width=24, judge_layers=2),
+        Config(size=128, width=32, downs=7, judge_width=32, judge_layers=2),
         data="paired",
         batch=4,
         steps=4000,

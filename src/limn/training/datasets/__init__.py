@@ -15,7 +15,7 @@ from torch import Tensor
 
 from limn.errors import InputError
 
-KINDS = ("images", "attributes", "identities", "paired", "unpaired", "masks", "clips", "scenes", "points", "mesh", "parsing")
+KINDS = ("images", "attributes", "identities", "paired", "unpaired", "masks", "clips", "scenes", "points", "mesh", "drawn", "parsing")
 
 
 class Dataset(Protocol):
