@@ -17,6 +17,8 @@ from limn.models.perception.vgg import Config as VggConfig
 from limn.models.perception.vgg import Vgg
 from limn.weights.recognise import adopt
 
+WEIGHT = "parametrizations.weight.original"  # of a layer with spectral norm
+
 
 def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.asarray(array).copy()) for name, array in arrays.items()}
@@ -47,9 +49,8 @@ def network(state: Mapping[str, Tensor], part: str, **changes: Any) -> nn.Module
     return made.eval()
 
 
-def sub(call: str, name: str, array: np.ndarray, full: Tensor) -> np.ndarray:
-    """Pictures are stored at every third row and column."""
-    del call
+def sub(array: np.ndarray, full: Tensor) -> np.ndarray:
+    """Take every n-th row and column, as the case stores a picture."""
     step = next((n for n in range(1, 9) if full[..., ::n, ::n].shape == array.shape), 1)
     return full[..., ::step, ::step].numpy()
 
@@ -70,7 +71,7 @@ def animate(case: Any) -> dict[str, np.ndarray]:
         found[f"deformation{suffix}"] = made.flow.numpy()
         for name, value in full.items():
             if value is not None and f"{name}{suffix}" in case.outputs:
-                found[f"{name}{suffix}"] = sub(case.spec["call"], name, case.outputs[f"{name}{suffix}"], value)
+                found[f"{name}{suffix}"] = sub(case.outputs[f"{name}{suffix}"], value)
     return found
 
 
@@ -122,16 +123,14 @@ def losses(case: Any) -> dict[str, np.ndarray]:
     verdict = objective.verdict(made.image, target, wanted["value"])
     verdict.backward()
     found["loss.disc_gan"] = verdict.detach().reshape(1)
-    judge = objective.networks["discriminator"]
-    found["grad.discriminator.conv"] = (
-        judge.discs["1"].conv.parametrizations.weight.original.grad if spectral(judge) else judge.discs["1"].conv.weight.grad
-    )
+    last = objective.networks["discriminator"].discs["1"].conv
+    found["grad.discriminator.conv"] = dict(last.named_parameters())[WEIGHT if spectral(objective) else "weight"].grad
     found |= seen(objective, made, target, wanted, transform)
     return {name: matched(case, name, value.detach()) for name, value in found.items()}
 
 
-def spectral(judge: Any) -> bool:
-    return bool(judge.config.judge.spectral)
+def spectral(objective: fomm.Objective) -> bool:
+    return objective.config.judge.spectral
 
 
 def gradients(case: Any, objective: fomm.Objective) -> dict[str, Tensor]:
@@ -164,7 +163,7 @@ def matched(case: Any, name: str, value: Tensor) -> np.ndarray:
     """Take every n-th row and column, as the case stores it."""
     wanted = case.outputs.get(name)
     if wanted is not None and value.ndim == 4 and value.shape != wanted.shape:
-        return sub("", name, wanted, value)
+        return sub(wanted, value)
     return value.numpy()
 
 

@@ -4,13 +4,15 @@ A detector finds keypoints with a local affine map (Jacobian) at each; from thos
 makes a dense backward flow and says where the source cannot be seen; a generator warps the source's features and paints the rest.
 Siarohin, Lathuilière, Tulyakov, Ricci, Sebe: First Order Motion Model for Image Animation. NeurIPS 2019, arXiv 2003.00196.
 Differs: images are [-1, 1] outside and [0, 1] inside; sampling is align_corners=True, which the published weights were trained with
-(torch 1.0) though their code runs False since (`corners`); losses may compare pixels beside features. Reproduced: benchmarks/learning.py fomm.
+(torch 1.0) though their code runs False since (`corners`); losses may compare pixels beside features.
+Reproduced: the published networks and losses (tests/parity); benchmarks/learning.py fomm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -89,10 +91,7 @@ class KeypointDetector(nn.Module):
         self.predictor = Hourglass(config.channels, hour.width, hour.most, hour.levels)
         self.kp = nn.Conv2d(self.predictor.channels, config.points, 7, padding=config.padding)
         maps = 1 if config.single_map else config.points
-        self.jacobian = nn.Conv2d(self.predictor.channels, 4 * maps, 7, padding=config.padding) if config.jacobian else None
-        if self.jacobian is not None:
-            nn.init.zeros_(self.jacobian.weight)
-            self.jacobian.bias.data.copy_(torch.tensor([1.0, 0, 0, 1]).repeat(maps))
+        self.jacobian = affine_maps(self.predictor.channels, maps, config.padding) if config.jacobian else None
         self.down = Reduce(config.channels, hour.scale) if hour.scale != 1 else None
 
     def forward(self, images: Tensor) -> Points:
@@ -105,6 +104,16 @@ class KeypointDetector(nn.Module):
             maps = self.jacobian(x).float().unflatten(1, (-1, 4))
             found["jacobian"] = (heat.unsqueeze(2) * maps).sum((3, 4)).unflatten(2, (2, 2))
         return found
+
+
+def affine_maps(inputs: int, maps: int, padding: int) -> nn.Conv2d:
+    """Return the convolution that gives Jacobians: the identity everywhere at first."""
+    conv = nn.Conv2d(inputs, 4 * maps, 7, padding=padding)
+    nn.init.zeros_(conv.weight)
+    assert conv.bias is not None
+    with torch.no_grad():
+        conv.bias.copy_(torch.tensor([1.0, 0, 0, 1]).repeat(maps))
+    return conv
 
 
 class DenseMotion(nn.Module):
@@ -163,8 +172,8 @@ class Generator(nn.Module):
         sizes, self.config = widths(config.width, config.most, config.downs), config
         self.dense_motion_network = DenseMotion(config)
         self.first = Same(config.channels, sizes[0], 7)
-        self.down_blocks = nn.ModuleList(Down(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
-        self.up_blocks = nn.ModuleList(Up(b, a) for a, b in reversed(list(zip(sizes, sizes[1:], strict=False))))
+        self.down_blocks = nn.ModuleList(Down(a, b) for a, b in pairwise(sizes))
+        self.up_blocks = nn.ModuleList(Up(b, a) for a, b in reversed(list(pairwise(sizes))))
         self.bottleneck = nn.ModuleDict({f"r{n}": Residual(sizes[-1]) for n in range(config.blocks)})
         self.final = nn.Conv2d(sizes[0], config.channels, 7, padding=3)
 
@@ -240,7 +249,7 @@ class Critic(nn.Module):
     def __init__(self, channels: int, judge: Judge) -> None:
         super().__init__()
         sizes = [channels + judge.points, *widths(judge.width, judge.most, judge.levels)[1:]]
-        self.down_blocks = nn.ModuleList(CriticBlock(a, b, n > 0, judge) for n, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)))
+        self.down_blocks = nn.ModuleList(CriticBlock(a, b, n > 0, judge) for n, (a, b) in enumerate(pairwise(sizes)))
         conv = nn.Conv2d(sizes[-1], 1, 1)
         self.conv = spectral_norm(conv) if judge.spectral else conv
 
@@ -523,12 +532,12 @@ NETWORKS = {"generator": Generator, "kp_detector": KeypointDetector, "discrimina
 SMALL = Config(
     size=64,
     padding=3,
-    keypoints=Hour(16, 128, 4, 0.5),
-    motion=Hour(24, 128, 4, 0.5),
-    width=24,
-    most=48,
+    keypoints=Hour(16, 96, 4, 0.5),
+    motion=Hour(16, 96, 4, 0.5),
+    width=20,
+    most=40,
     downs=1,
-    blocks=3,
+    blocks=2,
     judge=Judge(width=16, most=96, levels=3),
 )
 
@@ -538,8 +547,8 @@ PRESETS = {
     "talking64": Preset(
         SMALL,
         data="clips",
-        batch=12,
-        steps=4000,
+        batch=8,
+        steps=2500,
         objective={
             "features": "limn-identity",
             "perceptual": 0.5,

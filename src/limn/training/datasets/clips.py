@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from limn.errors import InputError
+from limn.faces.align import warp
 from limn.media import Clip, read_video
+from limn.training.datasets import moving
 from limn.training.datasets.ahead import in_order
 from limn.training.datasets.order import generator, indices, is_held_out
 from limn.training.datasets.pictures import MEMORY, Store, filled, squared, tensor
@@ -29,7 +31,7 @@ class Clips:
     """`batch` gives `frames` (N, F, 3, S, S) in [-1, 1], `time` (N, F) in seconds and `clip` (N,), the number of each in `names`.
 
     F frames of one clip are mirrored together in training. The first frames are `source` and the last ones `target` for a system
-    that is driven.
+    that is driven. With `portraits`, that `share` of the items are still portraits that move; their clip is -1.
     """
 
     store: Store  # of (FRAMES, S, S, 3): a clip's frames at a constant rate, the last one repeated
@@ -39,6 +41,9 @@ class Clips:
     frames: int
     train: bool
     left_out: tuple[str, ...] = ()
+    portraits: moving.Portraits | None = None
+    share: float = 0.0
+    posed: bool = False
 
     def __len__(self) -> int:
         return len(self.store)
@@ -52,6 +57,12 @@ class Clips:
         if self.train:
             flip = rng.random(size) < 0.5
             chosen = np.where(flip[:, None, None, None, None], chosen[..., ::-1, :], chosen)
+        if self.train and self.posed:
+            chosen = np.stack([np.stack([moving.posed(frame, rng) for frame in item]) for item in chosen])
+        if self.portraits is not None:
+            chosen, clips = chosen.copy(), clips.copy()
+            for item in np.flatnonzero(rng.random(size) < self.share):
+                chosen[item], clips[item] = self.portraits.frames(rng, self.frames, chosen.shape[-2]), -1
         frames = tensor(chosen.reshape(-1, *chosen.shape[2:])).unflatten(0, (size, self.frames))
         return {"frames": frames, "time": torch.from_numpy(times / self.fps).float(), "clip": torch.from_numpy(clips)}
 
@@ -65,9 +76,14 @@ def open(
     seconds: float = 4.0,
     memory: float = MEMORY,
     skip_bad: bool = False,
+    faces: bool = False,
+    portraits: str = "",
+    share: float = 0.5,
 ) -> Clips:
     """Open the clips of a folder at `config.size`: the middle square of their frames, `fps` a second, of the first `seconds`.
 
+    With `faces` it is the square about the largest face, the same for a whole clip so that the head moves in it, and in training
+    frames are shifted and tilted a little. `portraits` is a zip of portraits with meshes, of which `share` of the items are made.
     The held-out twentieth is chosen by name. Cut longer clips into pieces of `seconds` to use all of them.
     """
     path = Path(path)
@@ -78,11 +94,13 @@ def open(
     if not names:
         raise InputError(f"{path}: holds no clip of the {'training' if train else 'held-out'} share: MP4, MOV, MKV, WebM, AVI are read")
     most = max(int(seconds * fps), 1)
-    store = Store(len(names), (most, config.size, config.size, 3), lambda n: decoded(source, names[n], config.size, fps, most), memory)
-    left_out = filled(store, source, [(name, f"{fps} {seconds}") for name in names], skip_bad)
+    shape = (most, config.size, config.size, 3)
+    store = Store(len(names), shape, lambda n: decoded(source, names[n], config.size, fps, most, faces), memory)
+    left_out = filled(store, source, [(name, f"{fps} {seconds} {faces}") for name in names], skip_bad)
     kept = tuple(names[n] for n in store.good)
     counts = np.array(list(in_order(lambda name: count(read_video(path / name), fps, most), kept)))
-    return Clips(store, counts, kept, fps, frames, train, left_out)
+    stills = moving.open(Path(portraits), train) if portraits else None
+    return Clips(store, counts, kept, fps, frames, train, left_out, stills, share, faces)
 
 
 def names_of(source: Source) -> list[str]:
@@ -105,15 +123,31 @@ def count(clip: Clip, fps: float, most: int) -> int:
     return int(np.clip(round(clip.duration * fps), 1, most))
 
 
-def decoded(source: Source, name: str, size: int, fps: float, most: int) -> np.ndarray:
+def decoded(source: Source, name: str, size: int, fps: float, most: int, faces: bool = False) -> np.ndarray:
     """Decode the first `most` frames of a clip, (most, size, size, 3) uint8; what it lacks repeats its last frame."""
     try:
-        frames = [_middle(image, size) for _, (_, image) in zip(range(most), read_video(source.path / name).at(fps), strict=False)]
+        clip = read_video(source.path / name)
+        matrix = framing(clip, size, most / fps) if faces else None
+        taken = (image for _, (_, image) in zip(range(most), clip.at(fps), strict=False))
+        frames = [_middle(image, size) if matrix is None else warp(np.asarray(image), matrix, (size, size)) for image in taken]
     except InputError as error:
         raise InputError(str(error).replace(str(source.path / name), source.title(name))) from error
     if not frames:
         raise InputError(f"{source.title(name)}: holds no frame that can be decoded; remove or replace it")
     return np.stack(frames + frames[-1:] * (most - len(frames)))
+
+
+def framing(clip: Clip, size: int, seconds: float, looks: int = 5) -> np.ndarray:
+    """Return the matrix (2, 3) that cuts the square about the largest face out of every frame: that of its mean place."""
+    from limn.faces import detect
+    from limn.faces.templates import matrix
+
+    rate = max(looks / min(max(seconds, 0.1), max(clip.duration, 0.1)), 0.1)
+    found = [detect(image, mesh=False) for _, (_, image) in zip(range(looks), clip.at(rate), strict=False)]
+    points = [faces[0].points for faces in found if faces]
+    if not points:
+        raise InputError(f"{clip.path}: no face was found in it; read it without faces=true, or remove it")
+    return matrix("ffhq", np.mean(points, axis=0), size)
 
 
 def _middle(image: Image.Image, size: int) -> np.ndarray:
