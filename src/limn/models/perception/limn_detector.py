@@ -318,9 +318,9 @@ def _voted(rows: Tensor, keep: Tensor) -> Tensor:
 NETWORKS = {"detector": Detector}
 
 PRESETS = {
-    "scenes": Preset(Config(), data="scenes", batch=16, steps=6000, ema_kimg=5.0, reaches="see the model card in the box"),
+    "scenes": Preset(Config(), "scenes", 16, 6000, ema_kimg=5.0, decay="cosine", warmup=200, reaches="see the model card in the box"),
     "points": Preset(
-        Config(), data="points", batch=64, steps=6000, objective={"part": "points"}, ema_kimg=20.0, reaches="see the model card"
+        Config(), "points", 64, 6000, {"part": "points"}, ema_kimg=20.0, decay="cosine", warmup=100, reaches="see the model card"
     ),
 }
 
