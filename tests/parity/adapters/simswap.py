@@ -124,9 +124,7 @@ def multiscale(case: Any) -> dict[str, np.ndarray]:
 
 def erosion(case: Any) -> dict[str, np.ndarray]:
     kwargs = case.spec["kwargs"]
-    soft, hard, kernel = soft_erosion(
-        case.inputs["mask"][:, 0], kwargs["kernel_size"], kwargs["threshold"], kwargs["iterations"]
-    )
+    soft, hard, kernel = soft_erosion(case.inputs["mask"][:, 0], kwargs["kernel_size"], kwargs["threshold"], kwargs["iterations"])
     return {"soft": soft[:, None], "hard": hard[:, None], "kernel": kernel[None, None]}
 
 

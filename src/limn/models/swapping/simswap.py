@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -85,7 +86,7 @@ class Block(nn.Module):
         return x + self.style2(self.conv2(y), latent)
 
 
-def normed(inputs: int, outputs: int, side: int, stride: int = 1, mode: str = "zeros") -> nn.Sequential:
+def normed(inputs: int, outputs: int, side: int, stride: int = 1, mode: Literal["zeros", "reflect"] = "zeros") -> nn.Sequential:
     """Convolution, batch norm, ReLU."""
     convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, padding_mode=mode)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
@@ -97,7 +98,7 @@ class Generator(nn.Module):
     def __init__(self, config: Config = Config()) -> None:
         super().__init__()
         self.config, widths = config, config.widths
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.first = normed(3, widths[0], 7, mode="reflect")
         self.down = nn.ModuleList(normed(inputs, outputs, 3, 2) for inputs, outputs in pairs)
         self.blocks = nn.ModuleList(Block(widths[-1], config.latent) for _ in range(config.blocks))
@@ -213,10 +214,11 @@ class Objective:
             self.generator, judge = Generator(config), discriminator(config)
             if config.residual:
                 nn.init.normal_(self.generator.last.weight, std=1e-3)  # begins as the target itself
-            small = [discriminator(config)] if config.judge.kind == "patch" else []
-        self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": judge})
-        self.networks.update({"discriminator_small": network for network in small})
+            self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": judge})
+            if config.judge.kind == "patch":
+                self.networks["discriminator_small"] = discriminator(config)
         self.identity, self.config, self.weights, self.adam, self.views = identity, config, weights, adam, views
+        self.shown: Mapping[str, Tensor] = {}
 
     def pairs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return targets, sources and which of them show one person: the first half."""
@@ -240,6 +242,7 @@ class Objective:
 
     def generator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
         """Eq. 11."""
+        self.shown = self.shown or {"image": batch["image"][-16:]}
         targets, sources, same = self.pairs(batch)
         with torch.no_grad():
             wanted = self.embed(sources, rng)
@@ -262,6 +265,12 @@ class Objective:
             fake = self.generator.swap(targets, self.embed(sources, rng))
         real, made = self.judged(sources)[0], self.judged(fake)[0]
         return {"real": games.over_scales(games.hinge, real, True), "fake": games.over_scales(games.hinge, made, False)}
+
+    @torch.no_grad()
+    def samples(self, networks: nn.ModuleDict) -> Tensor:
+        """Return targets, sources and swapped faces of the first batch, eight of each."""
+        targets, sources = self.shown["image"][0::2], self.shown["image"][1::2].roll(1, 0)
+        return torch.cat([targets, sources, cast(Generator, networks["generator"]).swap(targets, self.identity.embed(sources))])
 
     def phases(self) -> list[Phase]:
         """Return both players, the generator first, as published."""
@@ -341,10 +350,10 @@ NETWORKS = {
 PRESETS = {
     "vggface2-224": Preset(Config(domain="imagenet"), data="identities", batch=16, steps=500_000, reading={"distorted": False}),
     "portraits64": Preset(
-        Config(64, 128, (32, 64, 128), 4, template="ffhq", residual=True, judge=Judge("patch", 32, depth=3)),
+        Config(64, 128, (24, 48, 96), 4, template="ffhq", residual=True, judge=Judge("patch", 32, depth=3)),
         data="identities",
         batch=32,
-        steps=2500,
+        steps=2000,
         objective={"identity": "limn-identity", "weights": Weights(10.0, 5.0, 10.0), "lr": 5e-4, "views": 1},
         ema_kimg=5.0,
         decay="end",

@@ -1,12 +1,14 @@
 """SimSwap's discriminators: patches of two sizes (the paper's code), and projected features of EfficientNet-Lite0 (the released trainer's).
 
-Sauer, Chitta, Müller, Geiger: Projected GANs Converge Faster. NeurIPS 2021, arXiv 2111.01007. Tan, Le: EfficientNet. ICML 2019, arXiv 1905.11946.
+Sauer, Chitta, Müller, Geiger: Projected GANs Converge Faster. NeurIPS 2021, arXiv 2111.01007.
+Tan, Le: EfficientNet. ICML 2019, arXiv 1905.11946.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -42,7 +44,7 @@ class PatchDiscriminator(nn.Module):
         widths = [3, *(judge.width << min(step, 3) for step in (*range(judge.depth), judge.depth - 1))]
         self.steps = nn.ModuleList(
             patch_step(inputs, outputs, 2 if index < judge.depth else 1, index > 0)
-            for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False))
+            for index, (inputs, outputs) in enumerate(pairwise(widths))
         )
         self.last = nn.Sequential(nn.Conv2d(widths[-1], 1, 4, 1, 1), nn.Sigmoid() if judge.sigmoid else nn.Identity())
 
@@ -178,7 +180,7 @@ class ProjectedDiscriminator(nn.Module):
     def judged(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the logits (N, L): maps mixed by themselves, then each with all coarser ones, then the heads."""
         below: Tensor | None = None
-        fused = []
+        fused: list[Tensor] = []
         for mix, fuse, x in reversed(list(zip(self.mix, self.fuse, maps, strict=True))):
             y = mix(x) if below is None else below + mix(x)
             below = fuse(F.interpolate(y, scale_factor=2.0, mode="bilinear", align_corners=True))
@@ -224,9 +226,10 @@ def projected_of(state: State) -> Judge:
     fused = tuple(state[f"feature_network.scratch.layer{part}_csm.out_conv.weight"].shape[0] for part in range(4))
     pointwise = "discriminator.mini_discs.0.main.0.main.0.main.0.weight_orig" in state
     inner = "main.0.main.0.weight_orig" if pointwise else "main.0.weight_orig"
-    heads = []
+    heads: list[tuple[int, ...]] = []
     while f"discriminator.mini_discs.{len(heads)}.main.0.{inner}" in state:
-        prefix, steps = f"discriminator.mini_discs.{len(heads)}.main.", []
+        prefix = f"discriminator.mini_discs.{len(heads)}.main."
+        steps: list[int] = []
         while f"{prefix}{len(steps)}.{inner}" in state:
             steps.append(state[f"{prefix}{len(steps)}.{inner}"].shape[0])
         heads.append(tuple(steps))
