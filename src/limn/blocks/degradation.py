@@ -58,7 +58,7 @@ def sinc(size: int, cutoff: Tensor, pad_to: int = 0) -> Tensor:
 
 def filtered(images: Tensor, kernels: Tensor) -> Tensor:
     """Correlate every image of (N, C, H, W) with its kernel of (N or 1, K, K), K odd; borders are mirrored without repeating the edge."""
-    count, channels, height, width = images.shape
+    count, channels = images.shape[:2]
     half = kernels.shape[-1] // 2
     padded = F.pad(images, (half, half, half, half), mode="reflect")
     weights = kernels.to(images).expand(count, -1, -1).repeat_interleave(channels, 0)[:, None]

@@ -30,9 +30,11 @@ SYSTEMS: dict[str, str] = {
     "vgg": "limn.models.perception.vgg",  # behind lpips, which takes VGG-16 as a trunk of its own
     "inception": "limn.models.perception.inception",
     "gpen": "limn.models.restoration.gpen",
+    "gfpgan": "limn.models.restoration.gfpgan",
     "real-esrgan": "limn.models.restoration.real_esrgan",
     "esrgan": "limn.models.restoration.esrgan",
     "simswap": "limn.models.swapping.simswap",
+    "raft": "limn.models.perception.raft",
     "fomm": "limn.models.animation.fomm",
 }
 

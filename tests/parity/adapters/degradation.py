@@ -44,7 +44,7 @@ def sharpen(case: Any) -> dict[str, Any]:
     sharp = degradation.sharpened(x, kwargs["weight"], kwargs["threshold"], kwargs["radius"])
     side = kwargs["radius"] + 1 - kwargs["radius"] % 2
     sigma = kwargs.get("sigma") or 0.3 * ((side - 1) * 0.5 - 1) + 0.8
-    row = degradation.bumps(side, *[torch.tensor([sigma])] * 2, torch.zeros(1))[0, side // 2]
+    row = degradation.bumps(side, torch.tensor([sigma]), torch.tensor([sigma]), torch.zeros(1))[0, side // 2]
     return {"sharp": sharp[:, :, ::2, ::2], "filtered": degradation.filtered(x, both)[:, :, 1::2, ::2], "usm_kernel_row": row}
 
 
@@ -63,7 +63,7 @@ def face_pipeline(case: Any) -> dict[str, Any]:
     noisy = (small + picture(case.inputs["noise"]) * (kwargs["noise_sigma"] / 255)).clamp(0, 1)
     pixels = np.rint(noisy[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
     _, coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(kwargs["jpeg_quality"])])
-    worn = picture(np.float32(cv2.imdecode(coded, cv2.IMREAD_COLOR)) / 255)
+    worn = picture(np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.float32) / 255)
     lq = degradation.resized(worn, (height, width)).mul(255).round().clamp(0, 255) / 255
     found = {"blurred": blurred, "small": small, "noisy": noisy, "jpeg": worn, "lq": lq}
     return {name: value[0].permute(1, 2, 0) for name, value in found.items()}

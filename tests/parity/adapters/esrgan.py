@@ -20,7 +20,7 @@ def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
 @torch.no_grad()
 def generator(case: Any) -> dict[str, Any]:
     """A single enlargement by 3 has the names and shapes of one by 2: the case's arguments tell."""
-    network = adopt(tensors(case.weights()), "esrgan", "generator").model
+    network: Any = adopt(tensors(case.weights()), "esrgan", "generator").model
     if case.spec["kwargs"].get("upscale") == 3:
         network.config = replace(network.config, stages=(3,))
         network.scale = 3

@@ -17,7 +17,7 @@ def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def generator(case: Any) -> dict[str, Any]:
-    network = adopt(tensors(case.weights()), "gpen", "generator").model
+    network: Any = adopt(tensors(case.weights()), "gpen", "generator").model
     w, maps = network.encode(tensors(case.inputs)["x"])
     latent = w[:, None].expand(-1, network.num_ws, -1)
     return {"image": network.synthesis(latent, maps), "latent": latent}

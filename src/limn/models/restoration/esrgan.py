@@ -148,7 +148,7 @@ class RrdbNet(nn.Module):
 
 
 def restored(network: Any, images: Tensor, multiple: int, spare: Spare) -> Tensor:
-    """Give a network pictures in [0, 1] whose sides are multiples of `multiple`, mirrored at the right and bottom, and cut what it makes."""
+    """Give a network pictures in [0, 1], mirrored at the right and bottom to multiples of `multiple`, and cut what it makes."""
     height, width = images.shape[2:]
     down, right = -height % multiple, -width % multiple
     unit = (images + 1) / 2
@@ -214,7 +214,7 @@ class Objective:
         if adversarial and config.size not in (128, 256):
             raise TrainingError(f"the discriminator judges 128 or 256 pixels, not {config.size}")
         self.config, self.pixel, self.perceptual, self.adversarial = config, pixel, perceptual, adversarial
-        self.features = None if features is None else vgg.view(features, ["conv5_4"])
+        self.features: Any = None if features is None else vgg.view(features, ["conv5_4"])
         self.adam = Adam(lr, (0.9, 0.99))
         self.generator = gently(RrdbNet(config))
         self.networks = nn.ModuleDict({"generator": self.generator})
@@ -231,7 +231,7 @@ class Objective:
 
     def pair(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return small and large pictures in [0, 1]: `source` and `target` of a batch, or its `image` made smaller by area."""
-        large = (batch.get("target", batch.get("image")) + 1) / 2  # type: ignore[operator]
+        large = (batch["target" if "target" in batch else "image"] + 1) / 2
         small = (batch["source"] + 1) / 2 if "source" in batch else F.avg_pool2d(large, self.config.scale)
         if self.shown is None:
             self.shown = small[:8].detach().clone(), large[:8].detach().clone()

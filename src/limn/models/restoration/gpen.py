@@ -27,7 +27,8 @@ from limn.blocks.modulated import modulated_conv
 from limn.losses.adversarial import logistic, path_lengths, r1
 from limn.losses.restoration import feature_distance, identity_distance
 from limn.models.generation import stylegan2, stylegan2_layouts
-from limn.models.generation.stylegan2 import Discriminator, Mapping as StyleMapping, ToRGB, lazy, resolutions
+from limn.models.generation.stylegan2 import Discriminator, ToRGB, lazy, resolutions
+from limn.models.generation.stylegan2 import Mapping as StyleMapping
 from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, drawing
 
 

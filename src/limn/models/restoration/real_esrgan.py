@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -140,9 +140,11 @@ class Objective:
 
     averaged = ("generator",)
 
-    def __init__(self, config: Config, *, features: Any, pixel: float, perceptual: float, adversarial: float, sharpen: bool, lr: float) -> None:
+    def __init__(
+        self, config: Config, *, features: Any, pixel: float, perceptual: float, adversarial: float, sharpen: bool, lr: float
+    ) -> None:
         self.config, self.pixel, self.perceptual, self.adversarial = config, pixel, perceptual, adversarial
-        self.features = None if features is None else vgg.view(features, LAYERS)
+        self.features: Any = None if features is None else vgg.view(features, LAYERS)
         self.sharpen, self.adam = sharpen, Adam(lr, (0.9, 0.99))
         self.generator = generator(config)
         if isinstance(self.generator, RrdbNet):
@@ -239,8 +241,8 @@ def compact_config(state: State) -> Config:
     if factor * factor * channels != last.shape[0]:
         raise WeightsError(f"body.{places[-1]}.weight makes {last.shape[0]} channels, no square number of pictures of {channels} channels")
     act: Literal["prelu", "leakyrelu"] = "prelu" if "body.1.weight" in state else "leakyrelu"
-    shape = {"features": first.shape[0], "convs": len(places) - 2, "channels_in": channels, "channels_out": channels}
-    return Config("compact", factor=factor, activation=act, **shape)
+    config = Config("compact", factor=factor, activation=act, features=first.shape[0], convs=len(places) - 2)
+    return replace(config, channels_in=channels, channels_out=channels)
 
 
 def judge_config(state: State) -> Config:
@@ -255,10 +257,11 @@ JUDGE_NAMES = (
     (r"conv(\d)\.weight_u", rf"conv\1.{NORM}.0._u"),
     (r"conv(\d)\.weight_v", rf"conv\1.{NORM}.0._v"),
 )
+JUDGE = esrgan.holds("conv0.weight", "conv8.weight_orig", "conv9.bias")
 PUBLISHED = [
     Published("generator", "basicsr", esrgan.BASICSR, rrdb_config, generator),
     Published("generator", "compact", is_compact, compact_config, generator),
-    Published("discriminator", "basicsr", esrgan.holds("conv0.weight", "conv8.weight_orig", "conv9.bias"), judge_config, UnetJudge, JUDGE_NAMES),
+    Published("discriminator", "basicsr", JUDGE, judge_config, UnetJudge, JUDGE_NAMES),
 ]
 
 NETWORKS = {"generator": generator, "discriminator": UnetJudge}
