@@ -271,7 +271,7 @@ SMALL = Config(classes=13, widths=(16, 32, 64, 128), depths=(1, 1, 1, 1), contex
 
 PRESETS = {
     "celebamask-hq": Preset(Config(), data="parsing", batch=16, steps=80_000, objective={"lr": 1e-3}, decay="cosine"),
-    "portraits128": Preset(SMALL, data="parsing", batch=16, steps=1500, objective={"lr": 2e-3}, ema_kimg=2.0, decay="cosine"),
+    "portraits128": Preset(SMALL, data="parsing", batch=16, steps=700, objective={"lr": 2e-3}, ema_kimg=2.0, decay="cosine"),
 }
 
 PUBLISHED = [Published("parser", "face-parsing", is_bisenet, config_of, BiSeNet, prepare=counted)]
