@@ -204,12 +204,12 @@ def moved(images: Tensor, rng: torch.Generator, reach: float = 0.06) -> Tensor:
 class Objective:
     """Batches of `image` (2n, 3, size, size) in [-1, 1] whose rows 2i and 2i + 1 show one person: even rows are targets, odd ones sources.
 
-    Half of the targets keep their identity and must come out as they were; the others take that of another pair.
+    A share of the targets (`same`) keep their identity and must come out as they were; the others take that of another pair.
     """
 
     averaged = ("generator",)
 
-    def __init__(self, config: Config, identity: Identity, weights: Weights, adam: Adam, views: int, seed: int) -> None:
+    def __init__(self, config: Config, identity: Identity, weights: Weights, adam: Adam, *, same: float, views: int, seed: int) -> None:
         with drawing(seed):
             self.generator, judge = Generator(config), discriminator(config)
             if config.residual:
@@ -217,20 +217,21 @@ class Objective:
             self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": judge})
             if config.judge.kind == "patch":
                 self.networks["discriminator_small"] = discriminator(config)
-        self.identity, self.config, self.weights, self.adam, self.views = identity, config, weights, adam, views
+        self.identity, self.config, self.weights, self.adam = identity, config, weights, adam
+        self.same, self.views = same, views
         self.shown: Mapping[str, Tensor] = {}
 
     def pairs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return targets, sources and which of them show one person: the first half."""
+        """Return targets, sources and which of them show one person: the first ones."""
         targets, sources = batch["image"][0::2], batch["image"][1::2]
-        half = len(targets) // 2
-        same = torch.arange(len(targets), device=targets.device) < max(half, 1)
+        same = torch.arange(len(targets), device=targets.device) < max(round(self.same * len(targets)), 1)
         return targets, torch.where(same[:, None, None, None], sources, sources.roll(1, 0)), same
 
     def embed(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Return embeddings (N, D); those of moved copies too, averaged, where the recipe asks for `views`."""
-        seen = [self.identity.embed(images), *(self.identity.embed(moved(images, rng)) for _ in range(self.views))]
-        return torch.stack(seen).mean(0)
+        """Return embeddings (N, D), or the mean of those of moved copies where the recipe asks for `views`."""
+        if not self.views:
+            return self.identity.embed(images)
+        return torch.stack([self.identity.embed(moved(images, rng)) for _ in range(self.views)]).mean(0)
 
     def judged(self, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Return logits and features of every discriminator."""
@@ -240,13 +241,14 @@ class Objective:
         maps = [self.networks["discriminator"](images), self.networks["discriminator_small"](halved(images))]
         return [each[-1] for each in maps], [each[:-1] for each in maps]
 
-    def generator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
+    def generator_loss(self, batch: dict[str, Tensor], rng: torch.Generator) -> Losses:
         """Eq. 11."""
         self.shown = self.shown or {"image": batch["image"][-16:]}
         targets, sources, same = self.pairs(batch)
         with torch.no_grad():
             wanted = self.embed(sources, rng)
         fake = self.generator.swap(targets, wanted)
+        batch["fake"] = fake.detach()  # for the discriminator, whose turn is next
         logits, features = self.judged(fake)
         with torch.no_grad():
             real = self.judged(targets)[1]
@@ -258,12 +260,9 @@ class Objective:
             "reconstruction": self.weights.reconstruction * F.l1_loss(fake[same], targets[same]),
         }
 
-    def discriminator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
-        """Hinge on sources, which are real, and on swapped targets."""
-        targets, sources, _ = self.pairs(batch)
-        with torch.no_grad():
-            fake = self.generator.swap(targets, self.embed(sources, rng))
-        real, made = self.judged(sources)[0], self.judged(fake)[0]
+    def discriminator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:  # noqa: ARG002
+        """Hinge on sources, which are real, and on the swapped targets of the generator's turn."""
+        real, made = self.judged(self.pairs(batch)[1])[0], self.judged(batch["fake"])[0]
         return {"real": games.over_scales(games.hinge, real, True), "fake": games.over_scales(games.hinge, made, False)}
 
     @torch.no_grad()
@@ -294,6 +293,7 @@ def objective(
     identity: Any = None,
     weights: Weights = Weights(),
     lr: float = 4e-4,
+    same: float = 0.5,
     views: int = 0,
 ) -> Objective:
     """Make the objective; the frozen `identity` network says who is who, and the length of its embeddings is the generator's."""
@@ -302,7 +302,7 @@ def objective(
     place = next(identity.parameters()).device
     with torch.no_grad():
         latent = identity.embed(torch.zeros(1, 3, config.size, config.size, device=place)).shape[1]
-    return Objective(replace(config, latent=latent), identity, weights, Adam(lr, (0.0, 0.99)), views, seed)
+    return Objective(replace(config, latent=latent), identity, weights, Adam(lr, (0.0, 0.99)), same=same, views=views, seed=seed)
 
 
 # ------------------------------------------------------------------------------------------------------------- published weights
@@ -353,9 +353,9 @@ PRESETS = {
         Config(64, 128, (24, 48, 96), 4, template="ffhq", residual=True, judge=Judge("patch", 32, depth=3)),
         data="identities",
         batch=32,
-        steps=2000,
-        objective={"identity": "limn-identity", "weights": Weights(10.0, 5.0, 10.0), "lr": 5e-4, "views": 1},
-        ema_kimg=5.0,
+        steps=1500,
+        objective={"identity": "limn-identity", "weights": Weights(10.0, 5.0, 10.0), "lr": 8e-4, "same": 0.25, "views": 1},
+        ema_kimg=3.0,
         decay="end",
         reading={"distorted": False, "where": ("era=modern", "chroma>2")},
     ),
