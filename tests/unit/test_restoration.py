@@ -141,3 +141,19 @@ def test_gpen_begins_as_its_prior_draws() -> None:
     w_plus = w[:, None].expand(-1, network.num_ws, -1)
     with torch.no_grad():
         assert torch.allclose(network.synthesis(w_plus, maps), prior.synthesis(w_plus, "none"), atol=1e-4)
+
+
+def test_large_pictures_are_marked_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    from limn.media import watermark
+
+    monkeypatch.setattr(watermark, "LARGE", 90_000)
+    monkeypatch.setattr(watermark, "STRIP", 20_000)
+    image = picture(640, 480)
+    marked = watermark.embed(image, 0x12345678)
+    found = watermark.detect(marked, cropped=False)
+    assert found is not None and found.payload == 0x12345678
+    mask = np.zeros((480, 640), bool)
+    mask[100:400, 200:560] = True
+    partly = watermark.embed(image, 0x12345678, mask)
+    changed = np.abs(np.asarray(partly, int) - np.asarray(image, int)).max(-1) > 0
+    assert changed[mask].mean() > 0.3 and not changed[~mask].any()

@@ -71,9 +71,10 @@ def write_image(
 
 def encode(image: Image.Image, path: Path, kind: str, like: Photo | None) -> None:
     """Encode to `path` as it is; `write_image` is the safe way."""
-    pixels = _with_alpha(image.convert("RGB"), like.alpha if like else None, kind)
-    own, pixels = image.info.get("icc_profile"), pixels.copy()
-    pixels.info = {} if like or not own or image.mode != "RGB" else {"icc_profile": own}  # Pillow writes what it finds there
+    pixels = _with_alpha(image if image.mode == "RGB" else image.convert("RGB"), like.alpha if like else None, kind)
+    own, kept = image.info.get("icc_profile"), pixels.info
+    # Pillow writes what it finds there; no copy is made for it: of a picture enlarged to 16000 pixels it would be a gigabyte
+    pixels.info = {} if like or not own or image.mode != "RGB" else {"icc_profile": own}
     try:
         pixels.save(path, format=kind, **_options(kind, like))
     except (ValueError, SyntaxError, OverflowError) as error:
@@ -82,6 +83,8 @@ def encode(image: Image.Image, path: Path, kind: str, like: Photo | None) -> Non
         if error.errno is not None:
             raise
         raise InputError(f"cannot write a picture of {image.width}x{image.height} as {kind}: {error}; choose another format") from error
+    finally:
+        pixels.info = kept
 
 
 def _with_alpha(image: Image.Image, alpha: Image.Image | None, kind: str) -> Image.Image:

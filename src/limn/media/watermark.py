@@ -39,6 +39,8 @@ READ = (3.5, 3.8)  # of the position pattern, and of the six others on average, 
 WINDOW = 768  # canonical pixels of a part of a picture that are looked at
 ROUNDS = 5  # of measuring and evening out when a mark is put in
 KEY = 0x11A4
+LARGE = 24_000_000  # pixels of a picture beyond which it is marked in strips
+STRIP = 4_000_000  # pixels of a strip
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,41 @@ def embed(image: Image.Image, payload: int, mask: NDArray[np.generic] | None = N
     As little is changed as is enough: 1.4/255 root mean square where there is room (45 dB), 2.45/255 at most (40.2 dB), times `strength`.
     ValueError for a payload that does not fit or a mask of another size.
     """
+    if image.width * image.height > LARGE:
+        return _in_strips(image, payload, mask, strength)
     return Pen(image, payload, mask, strength).embed(image, mask)
+
+
+def _in_strips(image: Image.Image, payload: int, mask: NDArray[np.generic] | None, strength: float) -> Image.Image:
+    """Mark a large picture strip by strip, as strongly as a smaller copy of it needs: in floating point it would fill the memory."""
+    if mask is not None:
+        _check(image, mask)
+    shrink = (LARGE / (image.width * image.height)) ** 0.5
+    size = round(image.width * shrink), round(image.height * shrink)
+    small = image.convert("RGB").resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    inside = None if mask is None else cv2.resize(np.asarray(mask, np.uint8 if mask.dtype == bool else mask.dtype), size)
+    pen = Pen(small, payload, inside, strength)
+    change = pen.change(np.asarray(small, np.float32), _weight(small, inside), pen.pattern)
+    if change is None:
+        return image.copy()
+    factor, visible = change
+    tiled, result, rows = _covered(image.size, payload, pen.count, pen.shares), image.convert("RGB"), max(STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        part = np.asarray(result.crop(box), np.float32)
+        weight = 1 if mask is None else np.asarray(mask[box[1] : box[3]], np.float32)
+        drawn = factor * _stretched(tiled, image.size, box) * _stretched(visible, image.size, box) * weight
+        result.paste(Image.fromarray(np.clip(np.rint(part + drawn[..., None]), 0, 255).astype(np.uint8)), box)
+    return result
+
+
+def _stretched(small: Array, size: tuple[int, int], box: tuple[int, int, int, int]) -> Array:
+    """Return the part within `box` of a plane (h, w) that is stretched to (width, height)."""
+    across, down = small.shape[1] / size[0], small.shape[0] / size[1]
+    place = np.array([[across, 0, 0.5 * across - 0.5], [0, down, (box[1] + 0.5) * down - 0.5]])
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    shape = box[2] - box[0], box[3] - box[1]
+    return cv2.warpAffine(small, place, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 
 
 class Pen:
@@ -96,20 +132,32 @@ class Pen:
         return weakest
 
     def _drawn(self, pixels: Array, weight: Array, pattern: Array) -> Array:
-        change = pattern * _visibility(_luma(pixels)) * weight
+        if (found := self.change(pixels, weight, pattern)) is None:
+            return pixels
+        factor, visible = found
+        change = factor * pattern * visible * weight
+        return np.where(weight[..., None] > 0, np.clip(np.rint(pixels + change[..., None]), 0, 255), pixels)
+
+    def change(self, pixels: Array, weight: Array, pattern: Array) -> tuple[float, Array] | None:
+        """Return the factor of the pattern and what it is multiplied by at each pixel (H, W); None where nothing may be changed."""
         inside = weight > 0.5
         if not inside.any():
-            return pixels
-        change *= self.strength * self.level / float(np.sqrt(np.mean(change[inside] ** 2)))
-        return np.where(weight[..., None] > 0, np.clip(np.rint(pixels + change[..., None]), 0, 255), pixels)
+            return None
+        visible = _visibility(_luma(pixels))
+        size = float(np.sqrt(np.mean((pattern * visible * weight)[inside] ** 2)))
+        return self.strength * self.level / size, visible
 
 
 def _weight(image: Image.Image, mask: NDArray[np.generic] | None) -> Array:
     if mask is None:
         return np.ones((image.height, image.width), np.float32)
+    _check(image, mask)
+    return mask.astype(np.float32)
+
+
+def _check(image: Image.Image, mask: NDArray[np.generic]) -> None:
     if mask.shape != (image.height, image.width):
         raise ValueError(f"the mask is {mask.shape}, the image {(image.height, image.width)}: give one number per pixel")
-    return mask.astype(np.float32)
 
 
 def _size(pixels: Array) -> tuple[int, int]:
@@ -187,9 +235,13 @@ def _tile(payload: int, shares: NDArray[np.float64]) -> Array:
 
 def _pattern(size: tuple[int, int], payload: int, count: int, shares: NDArray[np.float64]) -> Array:
     """Return the pattern (H, W) that covers a picture of `size` with `count` tiles along its long side."""
+    return cv2.resize(_covered(size, payload, count, shares), size, interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
+
+
+def _covered(size: tuple[int, int], payload: int, count: int, shares: NDArray[np.float64]) -> Array:
+    """Return the same at the size at which the tiles have 64 pixels a side."""
     width, height = _canonical_size(size, count)
-    covered = np.tile(_tile(payload, shares), (-(-height // TILE), -(-width // TILE)))[:height, :width]
-    return cv2.resize(covered, size, interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
+    return np.tile(_tile(payload, shares), (-(-height // TILE), -(-width // TILE)))[:height, :width]
 
 
 def _canonical_size(size: tuple[int, int], count: int) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def face_model(name: str, device: torch.device) -> Loaded:
 def general_model(name: str, device: torch.device) -> Any:
     """Load a network that restores or enlarges whole pictures; WeightsError for a network of any other kind."""
     loaded: Any = network(name, device)
-    if not hasattr(loaded, "restore") or getattr(loaded, "template", ""):
+    if not hasattr(loaded, "restore") or getattr(loaded, "template", None):
         raise WeightsError(f"{name} is no network for whole pictures: --background takes a file of real-esrgan or esrgan")
     if vars(loaded.config).get("channels_in", 3) != 3:
         raise WeightsError(f"{name} takes {loaded.config.channels_in} channels: --background takes a network for colour pictures")
@@ -185,12 +185,12 @@ def one(photo: Picture, out: Path, how: How, marks: bool) -> Done:
     taken = read_image(photo)
     chosen, notes = faces_of(taken, how)
     pixels = rest(taken.image, how)
-    mask = np.zeros(pixels.shape[:2], np.float32) if how.background is None else None
+    mask = np.zeros(pixels.shape[:2], bool) if how.background is None else None
     for each in chosen:
         box, touched = renewed(taken, pixels, each, how)
         if mask is not None:
             x0, y0, x1, y1 = box
-            np.maximum(mask[y0:y1, x0:x1], touched, out=mask[y0:y1, x0:x1])
+            mask[y0:y1, x0:x1] |= touched > 0
     image = Image.fromarray(pixels)
     del pixels
     settings = {"scale": how.scale, "strength": how.strength, "colourise": how.colourise, "background": how.background_name}
