@@ -144,11 +144,13 @@ def test_gpen_begins_as_its_prior_draws() -> None:
 
 
 def test_large_pictures_are_marked_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    from skimage.data import astronaut
+
     from limn.media import watermark
 
     monkeypatch.setattr(watermark, "LARGE", 90_000)
     monkeypatch.setattr(watermark, "STRIP", 20_000)
-    image = picture(640, 480)
+    image = Image.fromarray(astronaut()).resize((640, 480))
     marked = watermark.embed(image, 0x12345678)
     found = watermark.detect(marked, cropped=False)
     assert found is not None and found.payload == 0x12345678
