@@ -2,8 +2,8 @@
 
 rct: mean and spread in Lab (Reinhard et al., Color Transfer between Images, IEEE CG&A 2001). lct: covariance in RGB, by principal
 components, Cholesky factors or symmetrically (Hertzmann et al., Image Analogies, 2001). mkl: the optimal linear map (Pitié, Kokaram,
-2007). idt: the whole distribution, one axis of a random rotation after the other (Pitié, Kokaram, Dahyot, 2005). sot: sliced optimal
-transport (Bonneel et al., 2015), whose change is smoothed. mix: lightness by lct, the rest by sot.
+2007). idt: the whole distribution, one axis of a random rotation after the other, two thirds of the way (Pitié, Kokaram, Dahyot, 2005).
+sot: sliced optimal transport (Bonneel et al., 2015), whose change is smoothed. mix: lightness by lct, the rest by sot.
 Images are RGB float32 (H, W, 3) in [0, 1]; the result is again; `source` takes the colours of `target`.
 """
 
@@ -191,6 +191,8 @@ def transfer(method: str, source: Array, target: Array, mask: Array, seed: int =
     if inside.sum() >= 16:
         mine, theirs = (np.ascontiguousarray(image[inside][:, None]) for image in (result, np.asarray(target, np.float32)))
         result[inside] = METHODS[method](mine, theirs, np.random.default_rng(seed))[:, 0]
-    if method == "sot":  # pixels have neighbours again
-        result = source + cv2.bilateralFilter(result - np.asarray(source, np.float32), 0, *SMOOTH)
+    if method == "sot" and inside.any():  # pixels have neighbours again
+        change = result - np.asarray(source, np.float32)
+        change[~inside] = change[inside].mean(0)
+        result[inside] = (source + cv2.bilateralFilter(change, 0, *SMOOTH))[inside]
     return np.clip(result, 0, 1).astype(np.float32)

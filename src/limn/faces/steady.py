@@ -15,7 +15,7 @@ from limn.faces.face import Face
 from limn.faces.transfer import Change
 
 STILL = 1.2  # hertz: the cutoff for what does not move
-QUICK = 25.0  # hertz that the cutoff rises per face size and second of speed
+QUICK = 4.0  # hertz that the cutoff rises per face size and second of speed
 SPEED = 1.0  # hertz: the cutoff of the speed itself
 REACH = 0.6  # of a face's size: how far its centre may move between two frames, and more the longer it was out of sight
 PATIENCE = 1.0  # seconds out of sight after which a face is looked for by its identity alone
@@ -95,7 +95,7 @@ class Follower:
 class SteadyChange:
     """Smooths what a model changes from frame to frame, on the grid that goes with the face."""
 
-    def __init__(self, still: float = 2.0, quick: float = 25.0) -> None:
+    def __init__(self, still: float = 1.5, quick: float = 2.0) -> None:
         self.filters = {name: OneEuro(still, quick) for name in ("flow", "colour")}
 
     def __call__(self, change: Change, seconds: float) -> Change:
