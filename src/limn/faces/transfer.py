@@ -77,6 +77,13 @@ def measure(
     return Change(flow, colour, shown.astype(np.float32), mask)
 
 
+def limited(change: Change, region: np.ndarray) -> Change:
+    """Keep a change within a region of the crop, (GRID, GRID) 0..1, and where the change itself carries that region."""
+    keep = np.maximum(region, sample(np.ascontiguousarray(region[..., None], np.float32), change.flow).reshape(region.shape))
+    shown = np.concatenate([change.shown[..., :3], change.shown[..., 3:] * keep[..., None]], axis=-1)
+    return Change(unfold(change.flow * keep[..., None]), change.colour * keep[..., None], shown, change.mask * keep)
+
+
 def apply(photo: Image.Image, change: Change, matrix: np.ndarray, size: int) -> tuple[Image.Image, np.ndarray]:
     """Let a change befall an RGB photo, where `matrix` (2, 3) takes its pixels to those of the crop of `size` pixels a side.
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from limn.errors import InputError
 from limn.tasks.invert import How, Method, find, tuned_model
-from limn.tasks.portrait import ENCODER, GENERATOR, Model, Picture, Subject, choose_faces, cut, load_generator, meshes, sources_of
+from limn.tasks.portrait import ENCODER, GENERATOR, TEMPLATE, Model, Picture, Subject, choose_faces, cut, load_generator, meshes, sources_of
 from limn.tasks.progress import track
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Changes = Mapping[str, float]  # direction -> strength
 SHAPE = ("smile", "mouth_open", "eyes_open", "brow", "yaw", "pitch")  # directions of expression and pose: skin keeps its tone
-AROUND, SOFT = 0.12, 0.2  # how far about a region a change may reach, and over how much it fades there, in distances between the eyes
+AROUND, SOFT = 0.15, 0.3  # how far about a region a change may reach, and over how much it fades there, in distances between the eyes
 STRIP_HEIGHT = 512  # pixels: the pictures of a strip are no taller
 
 
@@ -52,8 +52,7 @@ class Prepared:
     subject: Subject
     model: Model  # tuned, where the latent asks for it
     latent: Latent
-    region: str = ""  # the parts of the face that may change; "" for all
-    place: np.ndarray | None = None  # (H, W) in [0, 1]: where they are in the photo
+    region: np.ndarray | None = None  # (GRID, GRID) in [0, 1]: where in the crop it may change; None: everywhere
 
 
 def edit(
@@ -144,17 +143,8 @@ def change_face(image: Image.Image, prepared: Prepared, known: Known, changes: C
         own = transfer.mesh_to_sides(subject.face.mesh, subject.matrix, model.size)
     tone = any(strength for name, strength in changes.items() if name not in SHAPE)
     change = transfer.measure(subject.crop, before, after, (own, old, new), tone)
+    change = change if prepared.region is None else transfer.limited(change, prepared.region)
     return transfer.apply(image, change, subject.matrix, model.size)
-
-
-def within(photo: Image.Image, changed: Image.Image, mask: np.ndarray, prepared: Prepared) -> tuple[Image.Image, np.ndarray]:
-    """Keep a change inside the region of a face, as it was before or is after: the photo and the mask (H, W), 0 to 255, of it."""
-    from limn.faces.parse import mask as mask_of
-
-    after = mask_of(changed, prepared.subject.face, prepared.region, AROUND, SOFT, device=prepared.model.device)
-    place = after if prepared.place is None else np.maximum(after, prepared.place)
-    kept = Image.composite(changed, photo, Image.fromarray(np.rint(place * 255).astype(np.uint8)))
-    return kept, np.where(place > 0, mask, 0).astype(np.uint8)
 
 
 def _check(wanted: list[dict[str, float]], known: Known, model: Model) -> None:
@@ -170,21 +160,29 @@ def _check(wanted: list[dict[str, float]], known: Known, model: Model) -> None:
 
 def _prepare(photo: Photo, face: Face, model: Model, latent: Path | None, how: How, region: str) -> Prepared:
     """Cut out a face, find where it may change, and find its code or take that of a file."""
-    from limn.faces.parse import mask
     from limn.latent.files import load_latent
 
-    place = mask(photo.image, face, region, AROUND, SOFT, device=model.device) if region else None
+    place = _region(photo, face, region, model) if region else None
     subject = cut(photo, face, model.size)
     found = find(subject, model, how) if latent is None else load_latent(latent, model.name, model.hash)
-    return Prepared(subject, tuned_model(found, model), found, region, place)
+    return Prepared(subject, tuned_model(found, model), found, place)
+
+
+def _region(photo: Photo, face: Face, names: str, model: Model) -> np.ndarray:
+    """Return where parts of a face are in its crop, (GRID, GRID) in [0, 1], with a soft edge about them."""
+    from limn.faces import align, parse, warp
+    from limn.faces.transfer import GRID
+
+    mask = parse.mask(photo.image, face, names, AROUND, SOFT, device=model.device)
+    _, matrix = align(photo.image, face, TEMPLATE, GRID)
+    return np.clip(warp(mask, matrix, (GRID, GRID), (0, 0, 0)), 0, 1)
 
 
 def _apply(photo: Photo, prepared: list[Prepared], known: Known, changes: Changes) -> tuple[Image.Image, np.ndarray | None]:
     """Return the photo with all chosen faces changed and the mask of them; strength 0 returns the photo itself and no mask."""
     image, mask = photo.image, None
     for one in prepared if any(changes.values()) else ():
-        changed, part = change_face(image, one, known, changes)
-        image, part = (changed, part) if one.place is None else within(image, changed, part, one)
+        image, part = change_face(image, one, known, changes)
         mask = part if mask is None else np.maximum(mask, part)
     return image, mask
 
