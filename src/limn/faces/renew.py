@@ -7,6 +7,7 @@ model took for noise. A face in which the model finds next to nothing to mend is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +19,8 @@ from limn.faces.paste import Box, region, unwarp
 from limn.faces.transfer import GREY
 
 MENDED = (3.0, 6.0)  # levels of 255 by which the model changes a face: below the first it was whole, above the second it was not
+EDGE = 0.15  # of the crop: over which a restored face fades into the picture
+BROAD = 0.08  # standard deviation, in crop sides, above which light and colour are the photograph's
 GRAIN = 2.5  # times the noise that the model took away: finer detail below this counts as noise too
 FINER = (1.0, 2.0)  # pixels of the photograph in one of the model's: from which on its own detail counts, and from which on wholly
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -30,30 +33,47 @@ class Renewal:
     seen: np.ndarray  # (S, S, 3) uint8: the aligned face as the model was given it
     restored: np.ndarray  # (S, S, 3) uint8
     matrix: np.ndarray  # (2, 3): pixels of the picture that is worked on -> pixels of the crop
-    mask: np.ndarray  # (S, S) float32, 0 to 1: the face
     fine: float  # pixels of the photograph in one of the model's
     colour: bool = False  # take the model's colours too, for a grey photograph
 
 
-def apply(pixels: np.ndarray, face: Renewal, strength: float = 1.0) -> tuple[Box, np.ndarray]:
-    """Renew a face in RGB pixels (H, W, 3) uint8, in place, by `strength` 0 to 1; return the box and the mask (h, w) of what changed."""
-    side = len(face.seen)
-    box = region(face.matrix, (side, side), (pixels.shape[1], pixels.shape[0]))
-    x0, y0, x1, y1 = box
-    under = pixels[y0:y1, x0:x1].astype(np.float32)
-    own, drawn = (unwarp(part.astype(np.float32), face.matrix, box) for part in (face.seen, face.restored))
+def apply(pixels: np.ndarray, faces: Sequence[Renewal], strength: float = 1.0) -> list[tuple[Box, np.ndarray]]:
+    """Renew faces in RGB pixels (H, W, 3) uint8, in place, by `strength` 0 to 1; return the box and the weight (h, w) of each.
+
+    Where crops overlap each of them starts from the picture as it was, so that nothing is restored twice.
+    """
+    size = pixels.shape[1], pixels.shape[0]
+    boxes = [region(face.matrix, (len(face.seen), len(face.seen)), size) for face in faces]
+    before = [pixels[y0:y1, x0:x1].copy() for x0, y0, x1, y1 in boxes]
+    done = []
+    for face, box, was in zip(faces, boxes, before, strict=True):
+        x0, y0, x1, y1 = box
+        weight = strength * np.clip(unwarp(inside_frame(face.seen.shape[:2], EDGE), face.matrix, box, beyond=False), 0, 1)
+        now, wanted = pixels[y0:y1, x0:x1], renewed(was.astype(np.float32), face, box)
+        mixed = np.rint(now + weight[..., None] * (wanted - now)).clip(0, 255).astype(np.uint8)
+        pixels[y0:y1, x0:x1] = np.where(weight[..., None] > 0, mixed, now)
+        done.append((box, weight))
+    return done
+
+
+def renewed(was: np.ndarray, face: Renewal, box: Box) -> np.ndarray:
+    """Return the pixels (h, w, 3) of a box, float32 in levels, as they should be within the crop; `was` are those of the picture."""
+    own, drawn = (unwarp(part, face.matrix, box) for part in (face.seen.astype(np.float32), levelled(face)))
     kept = float(smoothstep((face.fine - FINER[0]) / (FINER[1] - FINER[0])))
-    amount = strength * (1 + kept * (mended(face) - 1))
-    change = drawn + kept * cored(under - own, grain(face)) - under
-    weight = amount * np.clip(unwarp(face.mask, face.matrix, box, beyond=False), 0, 1)[..., None]
-    if grey(face.seen) or face.colour:
+    amount = 1 + kept * (mended(face) - 1)
+    change = amount * (drawn + kept * cored(was - own, grain(face)) - was)
+    if grey(face.seen):
         change = np.repeat((change @ LUMA)[..., None], 3, axis=-1)
-    result, touched = under + weight * change, weight[..., 0]
-    if face.colour:
-        wide = strength * np.clip(unwarp(inside_frame((side, side), 0.2), face.matrix, box, beyond=False), 0, 1)[..., None]
-        result, touched = tinted(result, drawn, wide), np.maximum(touched, wide[..., 0])
-    pixels[y0:y1, x0:x1] = np.where(touched[..., None] > 0, np.rint(result).clip(0, 255), under).astype(np.uint8)
-    return box, touched
+    if not face.colour:
+        return was + change
+    colours = unwarp(face.restored.astype(np.float32), face.matrix, box)
+    return ((was + change) @ LUMA)[..., None] + colours - (colours @ LUMA)[..., None]
+
+
+def levelled(face: Renewal) -> np.ndarray:
+    """Return the restored crop with the broad light and colour of the photograph, which wear does not change."""
+    change = face.restored.astype(np.float32) - face.seen
+    return face.restored - cv2.GaussianBlur(change, (0, 0), BROAD * len(face.seen), borderType=cv2.BORDER_REFLECT)
 
 
 def grey(picture: np.ndarray) -> bool:
@@ -64,8 +84,8 @@ def grey(picture: np.ndarray) -> bool:
 
 def mended(face: Renewal) -> float:
     """Say from 0 to 1 how much there was to mend: by the change of brightness within the face."""
-    change = (face.restored.astype(np.float32) - face.seen) @ LUMA
-    size = float(np.sqrt((face.mask * change**2).sum() / max(float(face.mask.sum()), 1e-6)))
+    change = (levelled(face) - face.seen) @ LUMA
+    size = float(np.sqrt((middle(change) ** 2).mean()))
     return float(smoothstep((size - MENDED[0]) / (MENDED[1] - MENDED[0])))
 
 
@@ -76,21 +96,19 @@ def grain(face: Renewal) -> float:
     """
     gone = (face.seen.astype(np.float32) - face.restored) @ LUMA
     finest = gone - cv2.GaussianBlur(gone, (0, 0), 1.0)
-    level = float(np.median(np.abs(finest[face.mask > 0.5]))) * 1.48 if (face.mask > 0.5).any() else 0.0
+    level = float(np.median(np.abs(middle(finest)))) * 1.48
     return max(level - 1.0, 0.0) * max(face.fine, 1.0)
+
+
+def middle(crop: np.ndarray) -> np.ndarray:
+    """Return the inner half of a crop, where the face is."""
+    quarter = len(crop) // 4
+    return crop[quarter : len(crop) - quarter, quarter : len(crop) - quarter]
 
 
 def cored(detail: np.ndarray, noise: float) -> np.ndarray:
     """Shrink detail (h, w, 3) towards 0 by GRAIN times the noise."""
     return np.sign(detail) * np.maximum(np.abs(detail) - GRAIN * noise, 0) if noise else detail
-
-
-def tinted(pixels: np.ndarray, colours: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Give pixels (h, w, 3) the colour of others, by weight, and leave their brightness (GPEN's colourisation, in BT.601)."""
-    luma = (pixels @ LUMA)[..., None]
-    tint = colours - (colours @ LUMA)[..., None]
-    own = pixels - luma
-    return luma + own + weight * (tint - own)
 
 
 def enlarged(matrix: np.ndarray, scale: int) -> np.ndarray:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from limn.faces import Face
+    from limn.faces.renew import Renewal
     from limn.media import Photo
     from limn.weights import Loaded
 
@@ -178,6 +179,7 @@ class Done:
 
 def one(photo: Picture, out: Path, how: How, marks: bool) -> Done:
     """Restore one photograph and write it."""
+    from limn.faces import renew
     from limn.media import Origin, output_format, read_image, writable, write_image
 
     output_format(out)
@@ -186,11 +188,10 @@ def one(photo: Picture, out: Path, how: How, marks: bool) -> Done:
     chosen, notes = faces_of(taken, how)
     pixels = rest(taken.image, how)
     mask = np.zeros(pixels.shape[:2], bool) if how.background is None else None
-    for each in chosen:
-        box, touched = renewed(taken, pixels, each, how)
+    renewals = [renewal(taken, each, how) for each in track(chosen, "faces", len(chosen))]
+    for (x0, y0, x1, y1), weight in renew.apply(pixels, renewals, how.strength):
         if mask is not None:
-            x0, y0, x1, y1 = box
-            mask[y0:y1, x0:x1] |= touched > 0
+            mask[y0:y1, x0:x1] |= weight > 0
     image = Image.fromarray(pixels)
     del pixels
     settings = {"scale": how.scale, "strength": how.strength, "colourise": how.colourise, "background": how.background_name}
@@ -233,8 +234,8 @@ def rest(image: Image.Image, how: How) -> np.ndarray:
     return np.array(Image.fromarray(made).resize(size, Image.Resampling.LANCZOS))
 
 
-def renewed(photo: Photo, pixels: np.ndarray, face: Face, how: How) -> tuple[tuple[int, int, int, int], np.ndarray]:
-    """Restore one face of the photograph in `pixels`, its enlarged copy; return the box and the mask of what changed."""
+def renewal(photo: Photo, face: Face, how: How) -> Renewal:
+    """Restore one face of the photograph; the result says how it lies in the enlarged one."""
     import torch
 
     from limn.faces import align, fit, renew
@@ -242,24 +243,8 @@ def renewed(photo: Photo, pixels: np.ndarray, face: Face, how: How) -> tuple[tup
 
     assert how.model is not None, "faces are chosen only where there is a model"
     restorer: Any = how.model.model
-    side = int(restorer.config.size)
-    crop, matrix = align(photo.image, face, restorer.template, side)
+    crop, matrix = align(photo.image, face, restorer.template, int(restorer.config.size))
     with torch.inference_mode():
         made = to_image(restorer.restore(to_tensor(crop).to(how.device)).float().cpu())
-    seen, drawn = np.asarray(crop), np.asarray(made)
     fine = 1 / fit.scale_of(matrix)
-    change = renew.Renewal(seen, drawn, renew.enlarged(matrix, how.scale), mask_of(face, matrix, side), fine, how.colourise)
-    return renew.apply(pixels, change, how.strength)
-
-
-def mask_of(face: Face, matrix: np.ndarray, side: int) -> np.ndarray:
-    """Return the soft mask (side, side) of face and hair in a crop; without a mesh all but the frame."""
-    import cv2
-
-    from limn.faces import transfer
-    from limn.faces.masks import inside_frame
-
-    if face.mesh is None:
-        return inside_frame((side, side), 0.12)
-    mask = transfer.face_mask(transfer.mesh_to_sides(face.mesh, matrix, side))
-    return np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA), np.float32)
+    return renew.Renewal(np.asarray(crop), np.asarray(made), renew.enlarged(matrix, how.scale), fine, how.colourise)

@@ -4,8 +4,9 @@ An encoder halves the degraded picture down to 4x4; its deepest map becomes the 
 resolution enters the decoder where StyleGAN2 has noise: concatenated after the convolution, or added. Decoder and mapping may begin as a
 trained generator, and everything is then tuned together.
 Yang, Ren, Xie, Zhang: GAN Prior Embedded Network for Blind Face Restoration in the Wild. CVPR 2021, arXiv 2105.06070.
-Differs: the losses are those of the published training code (no feature matching); features of any frozen network and L1 in place of
-smooth L1 may be chosen. Reproduced: published arithmetic within 1e-4 (tests/parity); benchmarks/learning.py gpen.
+Differs: the losses are those of the published training code (no feature matching); features of any frozen network, L1 in place of
+smooth L1, and a decoder that draws what is added to the degraded face may be chosen.
+Reproduced: published arithmetic within 1e-4 (tests/parity); benchmarks/learning.py gpen.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Config:
     mapping_layers: int = 8
     channels: tuple[int, ...] = (512, 512, 512, 512, 512, 256, 128, 64)  # of the resolutions 4, 8, ..., size, in encoder and decoder
     concat: bool = True  # encoder maps are concatenated to the decoder's; else added
+    residual: bool = False  # the decoder draws what is added to the degraded face; else the face itself, as published
     taps: tuple[float, ...] = BINOMIAL  # of the resampling filter
     template: str = "gpen"  # alignment of the faces
     discriminator_channels: tuple[int, ...] = ()  # empty: like the generator's
@@ -146,7 +148,8 @@ class Generator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         w, maps = self.encode(images)
-        return self.synthesis(w[:, None].expand(-1, self.num_ws, -1), maps)
+        drawn = self.synthesis(w[:, None].expand(-1, self.num_ws, -1), maps)
+        return images + drawn if self.config.residual else drawn
 
     def restore(self, images: Tensor) -> Tensor:
         """Restore aligned faces of any size: (N, 3, size, size) in [-1, 1]."""
@@ -157,7 +160,10 @@ class Generator(nn.Module):
 
 @torch.no_grad()
 def embed_prior(network: Generator, prior: Any) -> None:
-    """Begin the decoder and the mapping with a StyleGAN2 generator's weights, wherever it has that resolution and as many channels."""
+    """Begin the decoder and the mapping with a StyleGAN2 generator's weights, wherever it has that resolution and as many channels.
+
+    Where the decoder draws a difference, it begins with drawing none.
+    """
     ours, theirs = network.state_dict(), prior.state_dict()
     renamed = {name.removeprefix("synthesis."): tensor for name, tensor in theirs.items() if "noise" not in name and "w_avg" not in name}
     for name, tensor in renamed.items():
@@ -169,6 +175,10 @@ def embed_prior(network: Generator, prior: Any) -> None:
         mine[tuple(slice(0, length) for length in tensor.shape)] = tensor.to(mine)
         if network.config.concat and mine.shape != tensor.shape and name.endswith("weight") and tensor.ndim == 4:
             mine[:, tensor.shape[1] :] *= 0.1  # the encoder's channels begin quietly
+    if network.config.residual:
+        for block in network.blocks:
+            block.torgb.weight.zero_()
+            block.torgb.bias.zero_()
 
 
 # -------------------------------------------------------------------------------------------------------------- objective
@@ -256,7 +266,7 @@ class Objective:
         worn = self.degraded(batch, rng)[: max(len(batch["image"]) // 2, 1)]
         w, maps = self.generator.encode(worn)
         w_plus = w[:, None].expand(-1, self.generator.num_ws, -1)
-        images = self.generator.synthesis(w_plus, maps)
+        images = self.generator.synthesis(w_plus, maps)  # what is added to them has no gradient along the style
         lengths = path_lengths(images, w_plus, torch.randn(images.shape, generator=rng, device=rng.device).to(images))
         mean = self.path_mean.to(lengths.device).lerp(lengths.float().mean(), 0.01)
         self.path_mean = mean.detach()
@@ -358,6 +368,7 @@ PORTRAITS = Config(
     mapping_layers=4,
     channels=(256, 256, 160, 96, 48, 24),
     concat=False,
+    residual=True,
     template="ffhq",
     discriminator_channels=(128, 128, 96, 64, 32, 16),
 )
@@ -368,8 +379,8 @@ LEARNT = {
     "degradation": "portraits128",
     "smooth": False,
     "pixel": 1.0,
-    "perceptual": 0.3,
-    "identical": 0.1,
+    "perceptual": 0.1,
+    "identical": 0.05,
     "adversarial": 0.0,
     "path_weight": 0.0,
 }
@@ -378,7 +389,7 @@ MODERN = {"where": ["era=modern", "chroma>2"]}  # portraits that have colour to 
 PRESETS = {
     "ffhq-512": Preset(Config(), "images", 4, 400_000, {"identity": "arcface"}, ema_kimg=10, ema_ramp=0.0),
     "ffhq-256": Preset(Config(size=256, channels=FULL), "images", 4, 400_000, {"identity": "arcface"}, ema_kimg=10, ema_ramp=0.0),
-    "portraits128": Preset(PORTRAITS, "images", 12, 1_800, LEARNT, ema_kimg=5, decay="half", reading=MODERN),
+    "portraits128": Preset(PORTRAITS, "images", 8, 3_000, LEARNT, ema_kimg=5, decay="half", reading=MODERN),
 }
 
 CARD = Card(
