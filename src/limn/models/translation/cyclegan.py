@@ -32,6 +32,7 @@ Way = Literal["a_to_b", "b_to_a"]
 class Config:
     channels: int = 3  # of both kinds: the identity loss needs them alike
     size: int = 256  # pixels of the training pictures; other sizes are translated too
+    template: str = ""  # their alignment, where they are faces
     width: int = 64  # channels at full size
     blocks: int = 9  # residual blocks: 9 for 256 pixels and more, 6 for fewer
     norm: Norm = "instance"
@@ -213,7 +214,7 @@ PUBLISHED = [
 PRESETS = {
     "horse2zebra": Preset(Config(), data="unpaired", batch=1, steps=266_800, decay="half", reading={"jitter": 30}),
     "portraits-64": Preset(
-        Config(size=64, width=24, blocks=4, judge_width=24, judge_layers=2),
+        Config(size=64, template="ffhq", width=24, blocks=4, judge_width=24, judge_layers=2),
         data="unpaired",
         batch=2,
         steps=6000,

@@ -31,6 +31,7 @@ class Config:
     channels_in: int = 3
     channels_out: int = 3
     size: int = 256  # pixels of the training pictures
+    template: str = ""  # their alignment, where they are faces
     width: int = 64  # channels of the outermost level
     network: Literal["unet", "resnet"] = "unet"
     downs: int = 8  # halvings of the U-Net: the smallest map of a 256 picture has one pixel
@@ -318,7 +319,7 @@ def unet_of(state: State) -> Config:
     stem, head = state["model.model.0.weight"], state["model.model.3.weight"]
     downs = max(name.count("model.") for name in state) - 1
     kind = norm_of(state, "model.model.1.model.2.weight", "model.model.0.bias")
-    return Config(stem.shape[1], head.shape[1], 2**downs, stem.shape[0], downs=downs, norm=kind)
+    return Config(stem.shape[1], head.shape[1], 2**downs, width=stem.shape[0], downs=downs, norm=kind)
 
 
 def resnet_of(state: State) -> Config:

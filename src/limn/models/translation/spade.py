@@ -38,6 +38,7 @@ class Config:
     ups: int = 5  # doublings: 5 "normal", 6 "more", 7 "most"
     size: int = 256  # pixels across of the training pictures
     aspect: float = 1.0  # width over height of those
+    template: str = ""  # their alignment, where they are faces
     norm: Literal["batch", "instance"] = "batch"  # that the scales and shifts follow
     kernel: int = 3  # of the convolutions that read the label map
     spectral: bool = True
@@ -428,13 +429,11 @@ PRESETS = {
         Config(classes=36, size=512, aspect=2.0), data="masks", batch=32, steps=9300, decay="half", reading={"classes": 36}
     ),
     "portraits-64": Preset(
-        Config(
-            classes=9, labels="face-mesh", width=8, size=64, z_dim=64, encoder_width=16, encoder_size=64, judge_width=24, judge_layers=3
-        ),
+        Config(9, "face-mesh", 8, size=64, template="ffhq", z_dim=64, encoder_width=16, encoder_size=64, judge_width=24, judge_layers=3),
         data="drawn",
         batch=8,
-        steps=4000,
-        objective={"features": "limn-identity"},
+        steps=3000,
+        objective={"features": "limn-identity", "adam": (Adam(2e-4, (0.0, 0.9)), Adam(4e-4, (0.0, 0.9)))},
         ema_kimg=5.0,
         decay="half",
     ),
