@@ -28,15 +28,15 @@ def halved(x: Tensor) -> Tensor:
 
 
 class Same(nn.Module):
-    """Convolution, batch norm, ReLU."""
+    """Convolution, batch norm, ReLU; `slope` is that of its negative side."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, dims: int = 2) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, dims: int = 2, slope: float = 0.0) -> None:
         super().__init__()
         self.conv = CONV[dims](inputs, outputs, kernel, padding=kernel // 2)
-        self.norm = NORM[dims](outputs)
+        self.norm, self.slope = NORM[dims](outputs), slope
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
+        return F.leaky_relu(self.norm(self.conv(x)), self.slope) if self.slope else F.relu(self.norm(self.conv(x)))
 
 
 class Down(Same):

@@ -36,6 +36,8 @@ SYSTEMS: dict[str, str] = {
     "simswap": "limn.models.swapping.simswap",
     "raft": "limn.models.perception.raft",
     "fomm": "limn.models.animation.fomm",
+    "hopenet": "limn.models.perception.hopenet",
+    "face-vid2vid": "limn.models.animation.face_vid2vid",
 }
 
 

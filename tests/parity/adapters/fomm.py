@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from limn.blocks.warp import ThinPlate
 from limn.models.animation import fomm
+from limn.models.animation.judges import name_of
 from limn.models.perception.vgg import Config as VggConfig
 from limn.models.perception.vgg import Vgg
 from limn.weights.recognise import adopt
@@ -102,7 +103,7 @@ def objective_of(case: Any, state: Mapping[str, Tensor]) -> fomm.Objective:
     )
     made.networks.update({**parts, "discriminator": judge.model})
     made.networks.eval().requires_grad_(True)
-    made.features.requires_grad_(False)
+    made.compare.features.requires_grad_(False)
     return made
 
 
@@ -112,7 +113,8 @@ def losses(case: Any) -> dict[str, np.ndarray]:
     source, target = signed(given["source"]), signed(given["driving"])
     transform = ThinPlate(given["theta"], given.get("control_params"))
     made, wanted = objective.rebuilt(source, target)
-    parts = objective.resemblance(made, target) | objective.opinion(made.image, target, wanted["value"])
+    judge, compare = objective.networks["discriminator"], objective.compare
+    parts = compare.resemblance(made.image, target) | compare.opinion(judge, made.image, target, wanted["value"].detach())
     parts |= objective.equivariance(target, wanted, transform)
     torch.stack(list(parts.values())).sum().backward()
     published = {"perceptual": "perceptual", "matching": "feature_matching", "gan": "gen_gan"}
@@ -120,10 +122,10 @@ def losses(case: Any) -> dict[str, np.ndarray]:
     found = {f"loss.{published[name]}": value.detach().reshape(1) for name, value in parts.items()}
     found |= gradients(case, objective)
     objective.networks.zero_grad()
-    verdict = objective.verdict(made.image, target, wanted["value"])
+    verdict = compare.verdict(judge, made.image, target, wanted["value"].detach())
     verdict.backward()
     found["loss.disc_gan"] = verdict.detach().reshape(1)
-    last = objective.networks["discriminator"].discs["1"].conv
+    last = judge.discs[name_of(judge.judge.scales[0])].conv
     found["grad.discriminator.conv"] = dict(last.named_parameters())[WEIGHT if spectral(objective) else "weight"].grad
     found |= seen(objective, made, target, wanted, transform)
     return {name: matched(case, name, value.detach()) for name, value in found.items()}
@@ -149,14 +151,14 @@ def gradients(case: Any, objective: fomm.Objective) -> dict[str, Tensor]:
 def seen(objective: fomm.Objective, made: fomm.Moved, target: Tensor, wanted: fomm.Points, transform: ThinPlate) -> dict[str, Tensor]:
     """What the discriminator makes of the generated picture, the transformed frame, and the pyramid."""
     found = {}
-    maps = objective.networks["discriminator"](objective.pyramid((made.image + 1) / 2), wanted["value"])
+    maps = objective.networks["discriminator"](objective.compare.unit(made.image), wanted["value"])
     for scale, (features, logits) in maps.items():
-        name = fomm.name_of(scale)
+        name = name_of(scale)
         found |= {f"discriminator.map_{name}": logits, f"discriminator.feature0_{name}": features[0]}
         found[f"discriminator.feature3_{name}"] = features[3][:, ::4]
     found["transformed_frame"] = transform.images((target + 1) / 2, align_corners=False)
     found["transformed_kp"] = objective.networks["kp_detector"](2 * found["transformed_frame"] - 1)["value"]
-    return found | {f"pyramid_{scale:g}": image for scale, image in objective.pyramid((target + 1) / 2).items()}
+    return found | {f"pyramid_{scale:g}": image for scale, image in objective.compare.unit(target).items()}
 
 
 def matched(case: Any, name: str, value: Tensor) -> np.ndarray:

@@ -11,20 +11,29 @@ Reproduced: the published networks and losses (tests/parity); benchmarks/learnin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from limn.blocks.hourglass import Down, Hourglass, Residual, Same, Up, widths
 from limn.blocks.warp import Reduce, ThinPlate, expected, gaussians, grid, hull, resized, scale_of, warp
+from limn.models.animation.judges import (
+    SPECTRAL,
+    Comparison,
+    Discriminator,
+    Judge,
+    Points,
+    Weights,
+    equivariant,
+    frames_of,
+    judge_of,
+    levels_of,
+)
 from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, drawing
-
-Points = dict[str, Tensor]  # "value" (N, K, 2) in units, and "jacobian" (N, K, 2, 2) where there are such
 
 
 @dataclass(frozen=True)
@@ -37,16 +46,7 @@ class Hour:
     scale: float = 0.25  # of the images that it sees
 
 
-@dataclass(frozen=True)
-class Judge:
-    """The discriminator."""
-
-    scales: tuple[float, ...] = (1.0,)
-    width: int = 32
-    most: int = 512
-    levels: int = 4
-    spectral: bool = True
-    points: int = 0  # keypoints whose Gaussians it sees beside the image
+JUDGE = Judge()
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Config:
     downs: int = 2
     blocks: int = 6  # residual blocks at its coarsest
     corners: bool = True  # sampling: -1 and 1 are the centres of the end pixels
-    judge: Judge = Judge()
+    judge: Judge = JUDGE
 
 
 @dataclass(frozen=True)
@@ -243,126 +243,36 @@ class Animator:
 # ---------------------------------------------------------------------------------------------------------------------- objective
 
 
-class Critic(nn.Module):
-    """One discriminator: 4x4 convolutions without padding, instance norm but in the first, halved but in the last."""
-
-    def __init__(self, channels: int, judge: Judge) -> None:
-        super().__init__()
-        sizes = [channels + judge.points, *widths(judge.width, judge.most, judge.levels)[1:]]
-        self.down_blocks = nn.ModuleList(CriticBlock(a, b, n > 0, judge) for n, (a, b) in enumerate(pairwise(sizes)))
-        conv = nn.Conv2d(sizes[-1], 1, 1)
-        self.conv = spectral_norm(conv) if judge.spectral else conv
-
-    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        maps = []
-        for block in self.down_blocks:
-            x = F.leaky_relu(block(x), 0.2)
-            x = x if block is self.down_blocks[-1] else F.avg_pool2d(x, 2)
-            maps.append(x)
-        return maps, self.conv(x)
-
-
-class CriticBlock(nn.Module):
-    """Convolution, and instance norm where asked for."""
-
-    def __init__(self, inputs: int, outputs: int, norm: bool, judge: Judge) -> None:
-        super().__init__()
-        conv = nn.Conv2d(inputs, outputs, 4)
-        self.conv = spectral_norm(conv) if judge.spectral else conv
-        self.norm = nn.InstanceNorm2d(outputs, affine=True) if norm else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return x if self.norm is None else self.norm(x)
-
-
-class Discriminator(nn.Module):
-    """A pyramid of images in [0, 1] by scale -> feature maps and logits by scale; `points` are the keypoints, where it sees them."""
-
-    def __init__(self, config: Config = Config()) -> None:
-        super().__init__()
-        self.config, judge = config, config.judge
-        self.discs = nn.ModuleDict({name_of(scale): Critic(config.channels, judge) for scale in judge.scales})
-
-    def forward(self, pyramid: Mapping[float, Tensor], points: Tensor | None = None) -> dict[float, tuple[list[Tensor], Tensor]]:
-        made = {}
-        for scale in self.config.judge.scales:
-            x = pyramid[scale]
-            if self.config.judge.points and points is not None:
-                x = torch.cat([x, gaussians(points, x.shape[2:], self.config.variance)], 1)
-            made[scale] = self.discs[name_of(scale)](x)
-        return made
-
-
-def name_of(scale: float) -> str:
-    """Return how the published file names the network of a scale: 0.5 is 0-5."""
-    return f"{scale:g}".replace(".", "-")
-
-
-class Pyramid(nn.Module):
-    """Images at several scales, without aliasing."""
-
-    def __init__(self, channels: int, scales: Sequence[float]) -> None:
-        super().__init__()
-        self.scales = tuple(dict.fromkeys(scales))
-        self.reduces = nn.ModuleList(Reduce(channels, scale) for scale in self.scales)
-
-    def forward(self, images: Tensor) -> dict[float, Tensor]:
-        return {scale: reduce(images) for scale, reduce in zip(self.scales, self.reduces, strict=True)}
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Factors of the losses; the defaults are those of vox-256 (feature matching needs the discriminator, so it plays along)."""
-
-    perceptual: float = 10.0
-    pixel: float = 0.0  # mean absolute difference over the scales, beside the features
-    warped: float = 0.0  # the same of the source that was only warped: the flow must do the work
-    gan: float = 0.0  # 1 for vox-adv
-    matching: float = 10.0
-    value: float = 10.0  # equivariance of keypoints
-    jacobian: float = 10.0  # and of Jacobians
-
-    @property
-    def judged(self) -> bool:
-        """Whether there is a discriminator."""
-        return bool(self.gan or self.matching)
+def discriminator(config: Config) -> Discriminator:
+    """Build the discriminator of a configuration."""
+    return Discriminator(config.channels, config.judge, config.variance)
 
 
 class Objective:
-    """Trains detector and generator to rebuild one frame of a clip from another.
-
-    Batches have `frames` (N, F, 3, S, S), of which the first is the source and the last the target, or `source` and `target`.
-    """
+    """Trains detector and generator to rebuild one frame of a clip from another."""
 
     averaged = ("generator", "kp_detector")
 
     def __init__(self, config: Config, features: Any, weights: Weights, scales: Sequence[float], lr: float) -> None:
-        self.config, self.features, self.weights, self.lr, self.scales = config, features, weights, lr, tuple(scales)
+        self.config, self.weights, self.lr = config, weights, lr
+        self.compare = Comparison(config.channels, features, weights, scales, config.judge)
         parts: dict[str, nn.Module] = {"generator": Generator(config), "kp_detector": KeypointDetector(config)}
         if weights.judged:
-            parts["discriminator"] = Discriminator(config)
+            parts["discriminator"] = discriminator(config)
         self.networks = nn.ModuleDict(parts)
-        self.pyramid = Pyramid(config.channels, (*scales, *config.judge.scales))
         self.shown: tuple[Tensor, Tensor] | None = None
 
     def phases(self) -> list[Phase]:
         """Return generator with detector, and the discriminator where there is one."""
-        made = [Phase("generator", self.players, self.generator_loss, Adam(self.lr, (0.5, 0.999)), clip=10.0)]
+        adam = Adam(self.lr, (0.5, 0.999))
+        made = [Phase("generator", self.players, self.generator_loss, adam, clip=10.0)]
         if self.weights.judged:
-            adam = Adam(self.lr, (0.5, 0.999))
             made.append(Phase("discriminator", self.networks["discriminator"].parameters, self.discriminator_loss, adam))
         return made
 
     def players(self) -> list[nn.Parameter]:
         """Return the parameters of generator and detector."""
         return [*self.networks["generator"].parameters(), *self.networks["kp_detector"].parameters()]
-
-    def pair(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return source and target of a batch."""
-        if "frames" in batch:
-            return batch["frames"][:, 0], batch["frames"][:, -1]
-        return batch["source"], batch["target"]
 
     def rebuilt(self, source: Tensor, target: Tensor) -> tuple[Moved, Points]:
         """Rebuild targets from sources; also return the targets' keypoints."""
@@ -371,71 +281,25 @@ class Objective:
 
     def generator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:
         """Features, pixels, the discriminator's opinion, and equivariance (section 3.4)."""
-        source, target = self.pair(batch)
+        source, target = frames_of(batch)
         self.shown = source[:4].detach(), target[:4].detach()
         made, wanted = self.rebuilt(source, target)
-        losses = self.resemblance(made, target)
+        losses = self.compare.resemblance(made.image, target, made.warped)
         if self.weights.judged:
-            losses |= self.opinion(made.image, target, wanted["value"])
-        transform = ThinPlate.drawn(len(target), rng).to(target.device)
-        return losses | self.equivariance(target, wanted, transform)
-
-    def resemblance(self, made: Moved, target: Tensor) -> Losses:
-        """Compare over the scales: features of a frozen network, pixels, pixels of the warped source."""
-        real = self.pyramid.to(target.device)((target + 1) / 2)
-        fake, losses = self.pyramid((made.image + 1) / 2), {}
-        if self.features is not None and self.weights.perceptual:
-            apart = [self.apart(2 * fake[scale] - 1, 2 * real[scale] - 1) for scale in self.scales]
-            losses["perceptual"] = self.weights.perceptual * torch.stack(apart).sum()
-        if self.weights.pixel:
-            losses["pixel"] = self.weights.pixel * torch.stack([F.l1_loss(fake[s], real[s]) for s in self.scales]).mean()
-        if self.weights.warped:
-            moved = self.pyramid((made.warped + 1) / 2)
-            losses["warped"] = self.weights.warped * torch.stack([F.l1_loss(moved[s], real[s]) for s in self.scales]).mean()
-        return losses
-
-    def apart(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Sum of the mean absolute differences of feature maps."""
-        with torch.no_grad():
-            wanted = self.features.features(targets)
-        return torch.stack([F.l1_loss(x, y) for x, y in zip(self.features.features(images), wanted, strict=True)]).sum()
-
-    def opinion(self, image: Tensor, target: Tensor, points: Tensor) -> Losses:
-        """What the discriminator sees: its features should match, and least squares believe."""
-        judge, points = self.networks["discriminator"], points.detach()
-        fakes = judge(self.pyramid((image + 1) / 2), points)
-        reals = judge(self.pyramid((target + 1) / 2), points)
-        losses = {}
-        if self.weights.matching:
-            pairs = [zip(reals[scale][0], fakes[scale][0], strict=True) for scale in reals]
-            losses["matching"] = self.weights.matching * torch.stack([F.l1_loss(x, y) for each in pairs for x, y in each]).sum()
-        if self.weights.gan:
-            losses["gan"] = self.weights.gan * torch.stack([(1 - logits).square().mean() for _, logits in fakes.values()]).sum()
-        return losses
+            losses |= self.compare.opinion(self.networks["discriminator"], made.image, target, wanted["value"].detach())
+        return losses | self.equivariance(target, wanted, ThinPlate.drawn(len(target), rng).to(target.device))
 
     def equivariance(self, target: Tensor, wanted: Points, transform: ThinPlate) -> Losses:
         """A picture seen through a known map must have its keypoints, and their Jacobians, there (eqs. 9 and 10)."""
         seen = self.networks["kp_detector"](transform.images(target.float() + 1, self.config.corners) - 1)  # zero is black
-        losses = {"value": self.weights.value * (wanted["value"] - transform.points(seen["value"])).abs().mean()}
-        if "jacobian" in seen and self.weights.jacobian:
-            there = transform.jacobian(seen["value"]) @ seen["jacobian"]
-            apart = torch.eye(2, device=target.device) - torch.linalg.inv(wanted["jacobian"]) @ there
-            losses["jacobian"] = self.weights.jacobian * apart.abs().mean()
-        return losses
+        return equivariant(self.weights, transform, wanted, seen)
 
     def discriminator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:  # noqa: ARG002
-        """Least squares: 1 for targets, 0 for what was rebuilt."""
-        source, target = self.pair(batch)
+        """Real for targets, not for what was rebuilt."""
+        source, target = frames_of(batch)
         with torch.no_grad():
             made, wanted = self.rebuilt(source, target)
-        return {"gan": self.verdict(made.image, target, wanted["value"])}
-
-    def verdict(self, image: Tensor, target: Tensor, points: Tensor) -> Tensor:
-        """Sum over the scales of what the discriminator minimises."""
-        judge, pyramid = self.networks["discriminator"], self.pyramid.to(target.device)
-        reals = judge(pyramid((target + 1) / 2), points.detach())
-        fakes = judge(pyramid((image.detach() + 1) / 2), points.detach())
-        return torch.stack([(1 - reals[scale][1]).square().mean() + fakes[scale][1].square().mean() for scale in reals]).sum()
+        return {"gan": self.compare.verdict(self.networks["discriminator"], made.image, target, wanted["value"])}
 
     @torch.no_grad()
     def samples(self, networks: nn.ModuleDict) -> Tensor:
@@ -454,7 +318,7 @@ def objective(
     features: Any = None,
     scales: Sequence[float] = (1.0, 0.5, 0.25, 0.125),
     lr: float = 2e-4,
-    **weights: float,
+    **weights: Any,
 ) -> Objective:
     """Make the objective; `features` is a frozen network to compare in, `weights` those of `Weights`."""
     with drawing(seed):
@@ -462,11 +326,6 @@ def objective(
 
 
 # ---------------------------------------------------------------------------------------------------------------------- published
-
-
-def levels_of(state: State, prefix: str) -> int:
-    """Count the numbered blocks under a prefix."""
-    return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
 
 
 def hour_of(state: State, prefix: str, reduce: str) -> Hour:
@@ -506,20 +365,9 @@ def generator_of(state: State) -> Config:
 
 
 def discriminator_of(state: State) -> Config:
-    """Infer the configuration of a discriminator; what it sees beside three colours are keypoints."""
-    scales = sorted({name.split(".")[1] for name in state}, key=lambda name: -float(name.replace("-", ".")))
-    prefix = f"discs.{scales[0]}.down_blocks."
-    levels, spectral = levels_of(state, prefix), f"{prefix}0.conv.weight_orig" in state
-    weights = [state[f"{prefix}{level}.conv.weight{'_orig' if spectral else ''}"] for level in range(levels)]
-    most, points = weights[-1].shape[0], weights[0].shape[1] - 3
-    judge = Judge(tuple(float(s.replace("-", ".")) for s in scales), 1, most, levels, spectral, points)
-    return Config(points=points or 10, judge=replace(judge, width=max(weights[0].shape[0] // 2, 1)))
-
-
-SPECTRAL = [  # torch's older spectral norm -> its parametrisation
-    (r"(.+)\.weight_orig", r"\1.parametrizations.weight.original"),
-    (r"(.+)\.weight_(u|v)", r"\1.parametrizations.weight.0._\2"),
-]
+    """Infer the configuration of a discriminator."""
+    judge = judge_of(state)
+    return Config(points=judge.points or 10, judge=judge)
 
 
 def flat(state: State, name: str) -> bool:
@@ -527,7 +375,7 @@ def flat(state: State, name: str) -> bool:
     return name in state and state[name].ndim == 4
 
 
-NETWORKS = {"generator": Generator, "kp_detector": KeypointDetector, "discriminator": Discriminator}
+NETWORKS = {"generator": Generator, "kp_detector": KeypointDetector, "discriminator": discriminator}
 
 SMALL = Config(
     size=64,
@@ -584,7 +432,7 @@ PUBLISHED = [
         "published",
         lambda state: bool(state) and all(name.startswith("discs.") for name in state) and any(".down_blocks.0.conv." in n for n in state),
         discriminator_of,
-        Discriminator,
+        discriminator,
         SPECTRAL,
     ),
 ]
