@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def choose(device: str = "auto") -> torch.device:
-    """Return the device named, or for ``auto`` the first that is there of cuda, mps, cpu.
+    """Return the device named, or for ``auto`` the first that is there of cuda, mps, cpu; from then on memory is kept on a CPU.
 
     Raises InputError with the reason when the device asked for cannot be used.
     """
     import torch
 
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
@@ -30,6 +30,8 @@ def choose(device: str = "auto") -> torch.device:
         raise InputError(f"device {device!r} was asked for, but {why_no_cuda()}; use --device cpu")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device {device!r} was asked for, but this is not an Apple GPU with macOS 14 or later; use --device cpu")
+    if chosen.type == "cpu":
+        keep_memory()
     return chosen
 
 
@@ -58,6 +60,7 @@ def fast_dtype(device_type: str) -> torch.dtype:
     return torch.float16 if device_type == "mps" else torch.float32
 
 
+@cache
 def keep_memory() -> None:
     """Make glibc keep freed memory instead of returning it: on a CPU, fresh pages cost more than the arithmetic on them.
 

@@ -9,9 +9,13 @@ def squared_mmd(features: np.ndarray, others: np.ndarray) -> float:
     """Return the unbiased squared MMD of features (N, D) and others (N, D) under the kernel (x.y / D + 1)^3, in float64."""
     x, y = np.asarray(features, np.float64), np.asarray(others, np.float64)
     size, wide = len(x), x.shape[1]
-    own = (x @ x.T / wide + 1) ** 3 + (y @ y.T / wide + 1) ** 3
-    cross = (x @ y.T / wide + 1) ** 3
+    own = _cube(x @ x.T / wide + 1) + _cube(y @ y.T / wide + 1)
+    cross = _cube(x @ y.T / wide + 1)
     return float((own.sum() - np.trace(own)) / (size * (size - 1)) - 2 * cross.mean())
+
+
+def _cube(values: np.ndarray) -> np.ndarray:
+    return values * values * values  # NumPy's power of 3 is several times slower
 
 
 def kid(features: np.ndarray, others: np.ndarray, subsets: int = 100, size: int = 1000, seed: int = 2020) -> tuple[float, float]:

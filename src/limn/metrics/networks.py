@@ -57,6 +57,7 @@ def find(given: Sequence[str], device: torch.device | str = "cpu", spaces: Colle
         loaded = load(name, device=device)
         if loaded.system not in KINDS:
             raise WeightsError(f"{name} is the {loaded.part} of {loaded.system}: features are taken from {', '.join(KINDS)}")
+        loaded.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the fast order of a CPU's convolutions
         if loaded.system == "inception" and found.inception is None:
             found.inception = loaded
             found.hashes["inception"] = _hash(loaded)
