@@ -18,7 +18,7 @@ from limn.weights import save
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = Config(64, 128, (8, 16), 1, template="ffhq", residual=True, judge=Judge("patch", 8, depth=3))
+    config = Config(64, 128, 1.0, (8, 16), 1, template="ffhq", residual=True, judge=Judge("patch", 8, depth=3))
     with drawing(0):
         network = Generator(config)
         torch.nn.init.normal_(network.last.weight, std=0.05)

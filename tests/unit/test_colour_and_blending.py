@@ -76,7 +76,7 @@ def test_the_merger_says_which_mask_needs_what() -> None:
 
     with pytest.raises(InputError, match="xseg-prd"):
         dfl_merge.merge(image, points, predict, 32, dfl_merge.Settings(mask=6))
-    with pytest.raises(InputError, match="count from 0 to 10"):
+    with pytest.raises(InputError, match="count from 0 to 9"):
         dfl_merge.merge(image, points, predict, 32, dfl_merge.Settings(mask=-1))
     merged = dfl_merge.merge(image, points, predict, 32, dfl_merge.Settings(colours=0, erode=6, blur=12))
     assert merged.shape == (100, 100, 4) and np.abs(merged[40:60, 40:60, :3].astype(int) - 128).max() <= 1

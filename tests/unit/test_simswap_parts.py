@@ -13,7 +13,7 @@ from limn.models.swapping.simswap_judges import PatchDiscriminator, ProjectedDis
 from limn.weights import adopt
 from limn.weights.recognise import rename
 
-SMALL = Config(32, 12, (8, 16), 1, "unit", "ffhq", residual=True, judge=Judge("patch", 8, depth=2))
+SMALL = Config(32, 12, 1.0, (8, 16), 1, "unit", "ffhq", residual=True, judge=Judge("patch", 8, depth=2))
 
 
 class Colours(nn.Module):
@@ -56,7 +56,7 @@ def test_the_discriminator_judges_what_the_generator_made_in_its_turn() -> None:
 
 
 def test_frozen_features_do_not_learn() -> None:
-    config = Config(64, 12, (8, 16), 1, judge=Judge(heads=((16,), (16,))))
+    config = Config(64, 12, 1.0, (8, 16), 1, judge=Judge(heads=((16,), (16,))))
     goal = objective(config, identity=Colours())
     learns = {id(parameter) for parameter in goal.judge_parameters()}
     judge = goal.networks["discriminator"]

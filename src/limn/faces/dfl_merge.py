@@ -17,7 +17,7 @@ from limn.faces import colour, dfl, fit
 
 Array = np.ndarray
 Mode = Literal["overlay", "hist-match", "seamless", "seamless-hist-match", "raw-rgb", "raw-predict", "original"]
-MASKS = ("full", "dst", "prd", "learned-dst", "prd*dst", "prd+dst", "xseg-prd", "xseg-dst", "xseg*", "xseg+", "all")
+MASKS = ("full", "dst", "prd", "learned-dst", "prd*dst", "prd+dst", "xseg-prd", "xseg-dst", "xseg-prd*xseg-dst", "all")
 COLOURS = ("none", "rct", "lct", "mkl", "mkl-m", "idt", "idt-m", "sot-m", "mix-m")
 SEGMENTED = 256  # pixels at which XSeg looks at a face
 FINE = 4  # times the network's size at which masks are worked on
@@ -152,7 +152,7 @@ def chosen_mask(settings: Settings, found: Predicted, hull: Array, segmented: tu
     """Return the mask in the crop that the settings name."""
     one, other = (np.reshape(mask, hull.shape) for mask in (found.mask, found.target_mask))
     a, b = segmented or (one, other)
-    made = (np.ones_like(hull), hull, one, other, one * other, np.clip(one + other, 0, 1), a, b, a * b, a + b, one * other * a * b)
+    made = (np.ones_like(hull), hull, one, other, one * other, np.clip(one + other, 0, 1), a, b, a * b, one * other * a * b)
     if not 0 <= settings.mask < len(made):
         raise InputError(f"there is no mask {settings.mask}: they count from 0 to {len(made) - 1}: {', '.join(MASKS)}")
     mask = np.array(made[settings.mask], np.float32)

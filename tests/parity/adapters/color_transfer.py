@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import cv2
@@ -21,8 +22,13 @@ def transfers(case: Case) -> dict[str, np.ndarray]:
     def along(name: str, settings: dict[str, int]) -> np.ndarray:
         return given[name][:, ::-1].reshape(settings.get("steps", 10), settings.get("batch_size", 5), 3)
 
+    def said(pattern: str, otherwise: float) -> float:
+        found = re.search(pattern, case.spec["call"])
+        return float(found[1]) if found else otherwise
+
+    threshold, parts = said(r"color_hist_match\(source, target, (\d+)\)", 238), said(r"multiples of 1/(\d+)", 31)
     smooth = sot.get("reg_sigmaV", 5.0), sot.get("reg_sigmaXY", 16.0)
-    coarse = [np.round(image * 31) / 31 for image in (source, target)]
+    coarse = [np.round(image * parts) / parts for image in (source, target)]
     made = {
         "rct": lambda: colour.reinhard(source, target),
         "rct_masked": lambda: colour.reinhard(source, target, given["source_mask"], given["target_mask"]),
@@ -34,7 +40,7 @@ def transfers(case: Case) -> dict[str, np.ndarray]:
         "sot": lambda: colour.sliced(source, target, along("directions", sot), smooth),
         "sot_unregularized": lambda: colour.sliced(source, target, along("directions", sot), None),
         "mix": lambda: colour.mixed(source, target, along("directions_mix", mix)),
-        "hist_match": lambda: colour.histograms(source, target, 238),
+        "hist_match": lambda: colour.histograms(source, target, threshold),
         "hist_match_quantized": lambda: colour.histograms(*coarse),
         "lab_source": lambda: cv2.cvtColor(source, cv2.COLOR_RGB2LAB)[..., ::-1],
     }

@@ -95,12 +95,19 @@ def released(case: Any) -> dict[str, np.ndarray]:
 
 def multiscale(case: Any) -> dict[str, np.ndarray]:
     state, given, kwargs = state_of(case), tensors(case.inputs), case.spec["kwargs"]
-    judges = [patches({k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}) for p in ("netD1.", "netD2.")]
+    judges = [
+        patches({k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}, bool(kwargs.get("use_sigmoid")))
+        for p in ("netD1.", "netD2.")
+    ]
 
     def seen(image: Tensor) -> list[list[Tensor]]:
         return [judges[0](image), judges[1](simswap.halved(image))]
 
-    game = games.GAMES[{"lsgan": "least_squares", "original": "vanilla", "w": "wasserstein"}.get(kwargs["gan_mode"], kwargs["gan_mode"])]
+    game = games.GAMES[
+        {"ls": "least_squares", "lsgan": "least_squares", "original": "vanilla", "w": "wasserstein"}.get(
+            kwargs["gan_mode"], kwargs["gan_mode"]
+        )
+    ]
     target, fake = given["target"], given["fake"].requires_grad_()
     real, made = seen(target), seen(fake)
     features = kwargs["lambda_feat"] * simswap.matching_over_scales(made, real)
