@@ -27,8 +27,10 @@ def main() -> None:
     command += ["--preset", arguments.preset or recipe.PRESET, *recipe.OPTIONS]
     before, figures = out / "before.safetensors", {}
     if not before.exists():
-        subprocess.run([*command, "--steps", "1"], check=True)  # one step changes nothing that can be measured
-        shutil.copyfile(out / "model.safetensors", before)
+        first = out / "untrained"  # a run of its own, or its one step would count as all that was asked for
+        one = [str(first) if word == str(out) else word for word in command]
+        subprocess.run([*one, "--steps", "1"], check=True)  # one step changes nothing that can be measured
+        shutil.copyfile(first / "model.safetensors", before)
     began = time.monotonic()
     subprocess.run([*command, *(["--steps", str(arguments.steps)] if arguments.steps else [])], check=True)
     print(f"trained for {time.monotonic() - began:.0f} s in this call")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from limn.training.datasets import open_dataset
 from limn.weights import load
-from recipes.frechet_limn import frechet_limn
+from recipes.frechets import frechet_limn, frechet_thumbnails
 
 DATA = "portraits128.zip"
 PRESET = "portraits-64"
@@ -25,13 +25,16 @@ OPTIONS = [word for name, where in READING.items() for word in ("--read", f"{nam
 def measure(model: Path, data: Path) -> dict[str, float]:
     """Return, for both ways, the Fréchet distance of translated portraits of people held out to those of the other kind.
 
-    `untouched` is what leaving the portraits as they are gives, and `cycle` how far they are off after both ways (levels of 255).
+    `untouched` is what leaving the portraits as they are gives, `thumbs` are distances in tone and colour, and `cycle` says how far
+    portraits are off after both ways (levels of 255).
     """
     a_to_b, b_to_a = load(model, part="a_to_b"), load(model, part="b_to_a")
     held = open_dataset("unpaired", data, a_to_b.config, False, **READING)
     a, b = (torch.cat([held.batch(step, 1, 0)[kind] for step in range(count)]) for kind, count in counts(held))
     old, new = translated(a_to_b.model, a), translated(b_to_a.model, b)
     figures = {"fd_limn_to_old": frechet_limn(old, b), "fd_limn_to_new": frechet_limn(new, a), "untouched": frechet_limn(a, b)}
+    figures |= {"thumbs_to_old": frechet_thumbnails(old, b), "thumbs_to_new": frechet_thumbnails(new, a)}
+    figures["thumbs_untouched"] = frechet_thumbnails(a, b)
     return figures | {"cycle": float((translated(b_to_a.model, old) - a).abs().mean()) * 127.5, "people": float(len(a))}
 
 

@@ -13,7 +13,7 @@ from limn.faces.drawn import labels
 from limn.models.records import seeded
 from limn.training.datasets import open_dataset
 from limn.weights import load
-from recipes.frechet_limn import frechet_limn
+from recipes.frechets import frechet_limn
 
 DATA = "portraits128.zip"
 PRESET = "portraits-64"

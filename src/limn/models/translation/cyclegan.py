@@ -214,12 +214,12 @@ PUBLISHED = [
 PRESETS = {
     "horse2zebra": Preset(Config(), data="unpaired", batch=1, steps=266_800, decay="half", reading={"jitter": 30}),
     "portraits-64": Preset(
-        Config(size=64, template="ffhq", width=24, blocks=4, judge_width=24, judge_layers=2),
+        Config(size=64, template="ffhq", width=16, blocks=3, judge_width=16, judge_layers=2),
         data="unpaired",
         batch=2,
-        steps=6000,
+        steps=3000,
         decay="half",
-        ema_kimg=1.0,
+        ema_kimg=0.5,
         reading={"jitter": 6},
     ),
 }

@@ -398,9 +398,9 @@ PRESETS = {
         Config(size=128, width=32, downs=7, judge_width=32, judge_layers=2),
         data="paired",
         batch=4,
-        steps=4000,
+        steps=1500,
         decay="half",
-        ema_kimg=1.0,
+        ema_kimg=0.5,
         reading={"jitter": 15, "swapped": True},
     ),
 }

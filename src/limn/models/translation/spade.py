@@ -432,9 +432,9 @@ PRESETS = {
         Config(9, "face-mesh", 8, size=64, template="ffhq", z_dim=64, encoder_width=16, encoder_size=64, judge_width=24, judge_layers=3),
         data="drawn",
         batch=8,
-        steps=3000,
+        steps=1500,
         objective={"features": "limn-identity", "adam": (Adam(2e-4, (0.0, 0.9)), Adam(4e-4, (0.0, 0.9)))},
-        ema_kimg=5.0,
+        ema_kimg=1.0,
         decay="half",
     ),
 }

@@ -1,4 +1,4 @@
-"""The Fréchet distance of two sets of pictures in the features of limn-identity, as `limn evaluate --metrics fd-limn` takes it."""
+"""Fréchet distances of two sets of pictures: in the features of limn-identity, and between thumbnails, which show tone and colour."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ SIDE = 128  # pixels at which the network looks
 
 @torch.no_grad()
 def frechet_limn(images: Tensor, others: Tensor) -> float:
-    """Return the distance between images (N, 3, H, W) and others (M, 3, H, W) in [-1, 1]."""
+    """Return the distance between images (N, 3, H, W) and others (M, 3, H, W) in [-1, 1], as `limn evaluate --metrics fd-limn` does."""
     network = load("limn-identity").model
 
     def described(pictures: Tensor) -> np.ndarray:
         fitted = F.interpolate(pictures, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
         return torch.cat([network.moments(part) for part in fitted.split(64)]).numpy()
+
+    return frechet(described(images), described(others))
+
+
+def frechet_thumbnails(images: Tensor, others: Tensor, side: int = 8) -> float:
+    """Return the distance between the pictures' thumbnails of `side` pixels, in [-1, 1]: limn-identity hardly looks at colours."""
+
+    def described(pictures: Tensor) -> np.ndarray:
+        return F.adaptive_avg_pool2d(pictures, side).flatten(1).numpy()
 
     return frechet(described(images), described(others))
 
