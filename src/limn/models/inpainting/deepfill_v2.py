@@ -72,11 +72,18 @@ class GatedConv(nn.Module):
         self.enlarge = enlarge
         self.before = stride > 1 and padding == "tensorflow"
         self.conv = nn.Conv2d(inputs, outputs * (1 + self.gated), kernel, stride, 0 if self.before else rate * (kernel // 2), rate)
-        with torch.no_grad():  # gates begin half open: features are twice as strong, so that depth does not silence them
-            gain = torch.full((self.conv.out_channels, 1, 1, 1), 2.2 if self.gated else 1.0)
-            gain[outputs:] = 0.5
-            self.conv.weight.normal_().mul_(gain / (inputs * kernel**2) ** 0.5)
-            self.conv.bias.zero_()  # type: ignore[union-attr]
+        self.begin(inputs, outputs)
+
+    @torch.no_grad()
+    def begin(self, inputs: int, outputs: int) -> None:
+        """Draw the first weights: gates half open, features twice as strong, and passed on as they are where the width stays."""
+        weight = self.conv.weight
+        gain = torch.full((weight.shape[0], 1, 1, 1), 2.2 if self.gated else 1.0)
+        gain[outputs:] = 0.5
+        weight.normal_().mul_(gain / weight[0].numel() ** 0.5)
+        self.conv.bias.zero_()  # type: ignore[union-attr]
+        if self.gated and inputs == outputs and self.conv.stride[0] == 1:
+            weight[:outputs] = 0.3 * weight[:outputs] + 2 * nn.init.dirac_(torch.empty_like(weight[:outputs]))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=2, mode="nearest") if self.enlarge else x
@@ -412,15 +419,15 @@ NETWORKS = {"generator": Generator, "discriminator": Discriminator}
 PORTRAITS = Config(width=32, channels_in=6, judge_width=24, padding="symmetric", size=64, template="ffhq")
 SMALL = {
     "features": "limn-identity",
-    "weights": Weights(known=0.1, adversarial=0.1, perceptual=1.0),
+    "weights": Weights(known=0.1, adversarial=0.05, perceptual=0.25),
     "masks": Masks(Holes(box=(0.15, 0.5), boxes=0.75, brushed=0.6), guided=0.33),
-    "judge_every": 2,
+    "judge_every": 4,
 }
 
 PRESETS = {
     "celebahq-256": Preset(Config(), data="images", batch=16, steps=1_000_000),
     "places2-sketch": Preset(Config(channels_in=6), data="images", batch=16, steps=1_000_000),
-    "portraits64": Preset(PORTRAITS, "images", 16, 1000, SMALL | {"adam": Adam(1e-3, (0.5, 0.99))}, ema_kimg=0.5),
+    "portraits64": Preset(PORTRAITS, "images", 16, 2000, SMALL | {"adam": Adam(1e-3, (0.5, 0.99))}, ema_kimg=0.5, decay="end"),
     "portraits128": Preset(
         replace(PORTRAITS, size=128), "images", 8, 1000, SMALL | {"adam": Adam(5e-4, (0.5, 0.99))}, ema_kimg=0.5, decay="end"
     ),

@@ -1,0 +1,109 @@
+"""Filling a hole in a photograph by what a network paints at its own, smaller resolution.
+
+The network is asked for a little more than the hole: where the photograph is known there, its colours are compared with the painting's,
+and the difference is spread over the hole as a smooth membrane (the homogeneous part of Pérez, Gangnet, Blake: Poisson Image Editing.
+SIGGRAPH 2003). So the painting keeps its gradients and meets the photograph without a seam; what is known is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from limn.faces import fit, templates
+from limn.faces.align import warp
+from limn.faces.face import Face
+from limn.faces.paste import region, unwarp
+
+Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]  # crop (h, w, 3) uint8, hole (h, w) 0 or 1 -> painting (h, w, 3), levels of 255
+OVERLAP = 2  # pixels of the network by which its hole is larger than the photograph's
+CONTEXT = 1.0  # how far a whole-picture network sees beyond the hole, in sides of it, in every direction
+LEAST, MOST = 256, 512  # pixels a side of the photograph that such a network sees at least, and of its own picture at most
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network sees of a photograph: a crop of `size` (width, height), where `matrix` (2, 3) takes photo pixels to its pixels."""
+
+    matrix: np.ndarray
+    size: tuple[int, int]
+
+    def seen(self, picture: np.ndarray) -> np.ndarray:
+        """Return the crop of a picture (H, W) or (H, W, C); beyond the photo's borders it is mirrored."""
+        return warp(picture, self.matrix, self.size)
+
+    def placed(self, picture: np.ndarray, photo: tuple[int, int]) -> np.ndarray:
+        """Return what a crop (h, w) shows, in place in a photo of (width, height): (H, W) float32, 0 beyond the crop."""
+        x0, y0, x1, y1 = box = region(self.matrix, self.size, photo)
+        found = np.zeros((photo[1], photo[0]), np.float32)
+        if x1 > x0 and y1 > y0:
+            found[y0:y1, x0:x1] = unwarp(picture.astype(np.float32), self.matrix, box, beyond=False)
+        return found
+
+    def covers(self, photo: tuple[int, int]) -> np.ndarray:
+        """Return which pixels (H, W) of a photo of (width, height) it shows whole."""
+        return self.placed(np.ones(self.size[::-1]), photo) > 0.999
+
+
+def of_face(face: Face, template: str, size: int) -> View:
+    """Return the aligned crop of a face."""
+    return View(templates.matrix(template, face, size), (size, size))
+
+
+def about(hole: np.ndarray, multiple: int) -> View:
+    """Return a part of the photo about a hole (H, W), made smaller where it is large; its sides are multiples of `multiple`."""
+    height, width = hole.shape
+    rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+    across = _reach(int(columns[0]), int(columns[-1]) + 1, width)
+    along = _reach(int(rows[0]), int(rows[-1]) + 1, height)
+    scale = min(1.0, MOST / max(across[1] - across[0], along[1] - along[0]))
+    sides = [max(multiple, -(-round((high - low) * scale) // multiple) * multiple) for low, high in (across, along)]
+    shift = np.array([[1.0, 0.0, -across[0]], [0.0, 1.0, -along[0]]])
+    shrink = np.array([[scale, 0.0, (scale - 1) / 2], [0.0, scale, (scale - 1) / 2]])
+    return View(fit.compose(shrink, shift), (sides[0], sides[1]))
+
+
+def painted(pixels: np.ndarray, hole: np.ndarray, view: View, paint: Paint, inside: np.ndarray | None = None) -> np.ndarray:
+    """Return pixels (H, W, 3) uint8 with the hole (H, W) filled by a network, or with what of it is `inside`; all others are the same."""
+    touched = view.seen(hole.astype(np.float32)) > 0.01
+    wide = cv2.dilate(touched.astype(np.uint8), np.ones((2 * OVERLAP + 1,) * 2, np.uint8))
+    painting = paint(view.seen(pixels), wide)
+    x0, y0, x1, y1 = box = region(view.matrix, view.size, (pixels.shape[1], pixels.shape[0]))
+    shown = unwarp(painting.astype(np.float32), view.matrix, box)
+    known = unwarp(wide.astype(np.float32), view.matrix, box) * (1 - cv2.dilate(hole[y0:y1, x0:x1].astype(np.uint8), np.ones((3, 3))))
+    here = pixels[y0:y1, x0:x1].astype(np.float32)
+    corrected = shown + spread(here - shown, known)
+    result = pixels.copy()
+    within = (hole if inside is None else inside)[y0:y1, x0:x1]
+    result[y0:y1, x0:x1][within] = np.rint(corrected[within]).clip(0, 255).astype(np.uint8)
+    return result
+
+
+def spread_into(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Return pixels (H, W, 3) uint8 whose hole (H, W) takes on the colours around it, smoothly, without any network."""
+    smooth = spread(pixels.astype(np.float32), (~hole).astype(np.float32))
+    return np.where(hole[..., None], np.rint(smooth).clip(0, 255).astype(np.uint8), pixels)
+
+
+def spread(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return (H, W, C) float32 that is `values` where the weight (H, W) is 1 and goes smoothly between them elsewhere.
+
+    Averages of ever coarser neighbourhoods fill what finer ones leave open (pull-push; Gortler et al., The Lumigraph, SIGGRAPH 1996).
+    """
+    values, weight = values.astype(np.float32), weight.astype(np.float32)
+    if min(weight.shape) < 2 or weight.min() >= 1:
+        mean = (values * weight[..., None]).sum((0, 1)) / max(float(weight.sum()), 1e-6)
+        return values * weight[..., None] + mean * (1 - weight[..., None])
+    total = cv2.pyrDown(weight)
+    coarse = spread(cv2.pyrDown(values * weight[..., None]) / np.maximum(total, 1e-6)[..., None], np.minimum(total * 4, 1))
+    raised = cv2.pyrUp(coarse, dstsize=weight.shape[::-1])
+    return values * weight[..., None] + raised * (1 - weight[..., None])
+
+
+def _reach(low: int, high: int, side: int) -> tuple[int, int]:
+    """Widen an interval of the hole by CONTEXT, to at least LEAST pixels, within a photo of so many."""
+    more = max(CONTEXT * (high - low), (LEAST - (high - low)) / 2)
+    return max(0, int(low - more)), min(side, int(high + more + 0.5))
