@@ -46,9 +46,10 @@ def test_only_the_face_changes_and_the_consent_is_bound(run: Run, photo: Path, s
     found = verify(out)
     assert found.credentials is not None and found.credentials.valid
     assert found.credentials.origin["consent"] == "her own picture" and found.credentials.origin["how"] == "swapped"
-    pasted = tmp_path / "pasted.png"
-    assert run("swap", source, photo, "--model", model, "--out", pasted, "--way", "paste", "--colour", "none").code == 0, "asked once"
-    assert changed(photo, pasted)[330:].max() == 0
+    for way in ("paste", "seamless"):
+        pasted = tmp_path / f"{way}.png"
+        assert run("swap", source, photo, "--model", model, "--out", pasted, "--way", way, "--colour", "none").code == 0, "asked once"
+        assert changed(photo, pasted)[330:].max() == 0
 
 
 def test_strength_0_is_the_photograph_and_wrong_kinds_are_told(run: Run, photo: Path, source: Path, model: Path, tmp_path: Path) -> None:

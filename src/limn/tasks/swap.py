@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,7 +31,7 @@ IDENTITIES = {"limn-identity": "ffhq", "arcface": "arcface-112"}  # system -> th
 IDENTITY_SIZES = {"arcface-112": 112, "ffhq": 128}
 
 Colour = Literal["rct", "lct", "mkl", "idt", "sot", "hist", "none"]
-Way = Literal["auto", "transfer", "paste"]
+Way = Literal["auto", "transfer", "paste", "seamless"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Swapper:
     device: torch.device
     colour: Colour
     strength: float
-    way: Literal["transfer", "paste"]
+    way: Way  # never auto
 
     def embed(self, image: Image.Image, face: Face) -> Tensor:
         """Return who a face is: (1, D)."""
@@ -100,7 +101,7 @@ def swap(
     source_face: Annotated[int, "Which face of the source: 0 is the largest."] = 0,
     strength: Annotated[float, "How far to go from the target's identity to the source's; 1 is all the way."] = 1.0,
     colour: Annotated[Colour, "How the new face takes the target's colours."] = "rct",
-    way: Annotated[Way, "transfer: carry the change over at the photo's resolution; paste: the model's own pixels."] = "auto",
+    way: Annotated[Way, "transfer: the change, at the photo's resolution; paste: the model's pixels; seamless: their gradients."] = "auto",
     sound: Annotated[bool, "Keep a clip's sound."] = True,
     detector: Annotated[str, "What finds faces: limn, retinaface, yunet, or a weight file of one."] = "limn",
     marks: Annotated[bool, "Mark what is written as made by a model: signed credentials and a watermark."] = True,
@@ -176,7 +177,7 @@ def load_swapper(model: str, identity: str, device: str, colour: Colour, strengt
     if not hasattr(network, "swap"):
         raise WeightsError(f"{model} is the {loaded.part} of {loaded.system}: a swapper is needed; `limn models list` shows them")
     template = IDENTITIES.get(knows.system, network.template)
-    chosen: Literal["transfer", "paste"] = "transfer" if network.template == TEMPLATE and network.size < FINE else "paste"
+    chosen: Way = "transfer" if network.template == TEMPLATE and network.size < FINE else "paste"
     if way != "auto":
         if way == "transfer" and network.template != TEMPLATE:
             raise InputError(
@@ -212,13 +213,24 @@ def change_face(
     size = swapper.network.size
     crop, matrix = align(image, face, swapper.network.template, size)
     after = swapper.face(crop, wanted, swapper.embed(image, face))
-    if swapper.way == "paste":
+    if swapper.way != "transfer":
         return _pasted(image, face, crop, after, matrix, swapper)
     old, new = meshes([crop, after], swapper.device)
     own = old if face.mesh is None else transfer.mesh_to_sides(face.mesh, matrix, size)
     after = recoloured(after, crop, _oval(own * size - 0.5, size), swapper.colour)
-    change = transfer.measure(crop, crop, after, (own, old, new))
+    change = within_face(transfer.measure(crop, crop, after, (own, old, new)), own)
     return transfer.apply(image, change if steady is None else steady(change), matrix, size)
+
+
+def within_face(change: Change, mesh: np.ndarray) -> Change:
+    """Leave the colours of hair and background as they are; ``mesh`` is in crop sides."""
+    from dataclasses import replace
+
+    from limn.faces import masks, transfer
+
+    inside = masks.oval(mesh * transfer.GRID - 0.5, (transfer.GRID, transfer.GRID), grow=0.1, feather=0.4)[..., None]
+    shown = np.concatenate([change.shown[..., :3], change.shown[..., 3:] * inside], -1)
+    return replace(change, colour=change.colour * inside, shown=shown)
 
 
 def _oval(mesh: np.ndarray, size: int) -> np.ndarray:
@@ -242,7 +254,7 @@ def recoloured(after: Image.Image, before: Image.Image, mask: np.ndarray, method
 def _pasted(
     image: Image.Image, face: Face, crop: Image.Image, after: Image.Image, matrix: np.ndarray, swapper: Swapper
 ) -> tuple[Image.Image, np.ndarray]:
-    """Put the model's own pixels in place under the face's oval."""
+    """Put the model's own pixels, or their gradients, in place under the face's oval."""
     from limn.faces import fit, masks, paste
 
     size = crop.width
@@ -253,7 +265,23 @@ def _pasted(
     shown = recoloured(after, crop, mask, swapper.colour)
     white = Image.fromarray(np.full((size, size, 3), 255, np.uint8))
     reach = np.asarray(paste(Image.new("RGB", image.size), white, matrix, mask))[..., 0]
+    if swapper.way == "seamless":
+        return _cloned(image, paste(image, shown, matrix, np.ones_like(mask)), reach), reach
     return paste(image, shown, matrix, mask), reach
+
+
+def _cloned(image: Image.Image, front: Image.Image, reach: np.ndarray) -> Image.Image:
+    """Clone the front's gradients into the picture under a mask (H, W), 0 to 255; where OpenCV refuses, the front itself is blended in."""
+    import cv2
+
+    from limn.faces import blending
+
+    x, y, width, height = cv2.boundingRect((reach > 127).astype(np.uint8))
+    back, over = np.asarray(image), np.asarray(front)
+    with suppress(InputError):  # the mask touches the border
+        over = blending.seamless(over, back, (reach > 127).astype(np.uint8) * 255, (x + width // 2, y + height // 2))
+    weight = reach[..., None] / 255
+    return Image.fromarray(np.rint(back + weight * (over.astype(np.float32) - back)).clip(0, 255).astype(np.uint8))
 
 
 def likeness(image: Image.Image, face: Face, swapper: Swapper, wanted: Tensor) -> float:
