@@ -141,12 +141,14 @@ class Landmarker(Protocol):
 class Translator(Protocol):
     """Turns images of one kind (N, channels_in, H, W) in [-1, 1], or one-hot label maps, into another kind (N, 3, H, W) in [-1, 1].
 
-    `multiple` is what H and W must be divisible by; the verb pads and crops.
+    `multiple` is what H and W must be divisible by; the verb pads and crops. What a model leaves open (a style, dropout) is drawn from
+    `rng`; without it the answer is the mean one. A network that reads label maps has `classes`, their number; one whose images are
+    always of one size has `fixed`, (height, width).
     """
 
     multiple: int
 
-    def translate(self, images: Tensor) -> Tensor: ...
+    def translate(self, images: Tensor, rng: torch.Generator | None = None) -> Tensor: ...
 
 
 @runtime_checkable
