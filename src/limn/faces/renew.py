@@ -21,7 +21,7 @@ from limn.faces.transfer import GREY
 MENDED = (3.0, 6.0)  # levels of 255 by which the model changes a face: below the first it was whole, above the second it was not
 EDGE = 0.15  # of the crop: over which a restored face fades into the picture
 BROAD = 0.08  # standard deviation, in crop sides, above which light and colour are the photograph's
-GRAIN = 2.5  # times the noise that the model took away: finer detail below this counts as noise too
+GRAIN = 2.0  # times the noise of the photograph, below which its finer detail counts as noise too
 FINER = (1.0, 2.0)  # pixels of the photograph in one of the model's: from which on its own detail counts, and from which on wholly
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -61,7 +61,7 @@ def renewed(was: np.ndarray, face: Renewal, box: Box) -> np.ndarray:
     own, drawn = (unwarp(part, face.matrix, box) for part in (face.seen.astype(np.float32), levelled(face)))
     kept = float(smoothstep((face.fine - FINER[0]) / (FINER[1] - FINER[0])))
     amount = 1 + kept * (mended(face) - 1)
-    change = amount * (drawn + kept * cored(was - own, grain(face)) - was)
+    change = amount * (drawn + kept * cored(was - own, grain(was)) - was)
     if grey(face.seen):
         change = np.repeat((change @ LUMA)[..., None], 3, axis=-1)
     if not face.colour:
@@ -83,21 +83,22 @@ def grey(picture: np.ndarray) -> bool:
 
 
 def mended(face: Renewal) -> float:
-    """Say from 0 to 1 how much there was to mend: by the change of brightness within the face."""
+    """Say from 0 to 1 how much there was to mend: by the change of light within the face."""
     change = (levelled(face) - face.seen) @ LUMA
     size = float(np.sqrt((middle(change) ** 2).mean()))
     return float(smoothstep((size - MENDED[0]) / (MENDED[1] - MENDED[0])))
 
 
-def grain(face: Renewal) -> float:
-    """Estimate the noise of the photograph, in levels, by the finest part of what the model took away.
+def grain(pixels: np.ndarray) -> float:
+    """Estimate the noise of pixels (h, w, 3), in levels, by the median of the finest diagonal differences (Donoho, Johnstone 1994).
 
-    Pixels of the crop are means over `fine`² of the photograph, whose noise is so many times stronger.
+    Most of a face is smooth, so that its own detail hardly counts.
     """
-    gone = (face.seen.astype(np.float32) - face.restored) @ LUMA
-    finest = gone - cv2.GaussianBlur(gone, (0, 0), 1.0)
-    level = float(np.median(np.abs(middle(finest)))) * 1.48
-    return max(level - 1.0, 0.0) * max(face.fine, 1.0)
+    luma = pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2] @ LUMA
+    if luma.size == 0:
+        return 0.0
+    diagonal = luma[::2, ::2] - luma[1::2, ::2] - luma[::2, 1::2] + luma[1::2, 1::2]
+    return float(np.median(np.abs(diagonal))) / 2 / 0.6745
 
 
 def middle(crop: np.ndarray) -> np.ndarray:

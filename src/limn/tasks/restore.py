@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from limn.errors import FaceError, InputError, LimnError, WeightsError
-from limn.tasks.portrait import Picture, choose_faces, network, sources_of
+from limn.tasks.portrait import SMALLEST, Picture, choose_faces, network, sources_of
 from limn.tasks.progress import track
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class How:
     scale: int
     strength: float
     colourise: bool
+    aligned: bool
     detector: str
     tile: int
     context: int | None
@@ -69,6 +70,7 @@ def restore(
     scale: Annotated[int, "How many times larger: 1, 2 or 4."] = 1,
     strength: Annotated[float, "How much of the change to the faces is applied, 0 to 1."] = 1.0,
     colourise: Annotated[bool, "Give the faces of a grey photograph colour."] = False,
+    aligned: Annotated[bool, "The photograph is one face, cut out as FFHQ does: none is looked for."] = False,
     detector: Annotated[str, "What finds faces: limn, retinaface, yunet, or a weight file of one."] = "limn",
     tile: Annotated[int, "Pixels a side of the tiles that the enlarging network gets; 0 chooses."] = 0,
     context: Annotated[int, "Pixels around a tile that it gets too; -1: all that it can see, so that there is no seam."] = -1,
@@ -81,7 +83,7 @@ def restore(
     --scale, and with --background, all of the picture is enlarged or restored.
     """
     began = time.monotonic()
-    how = planned(face, model, background, scale, strength, colourise, detector, tile, context, device)
+    how = planned(face, model, background, scale, strength, colourise, aligned, detector, tile, context, device)
     if not isinstance(photo, Image.Image) and Path(photo).expanduser().is_dir():
         return of_folder(Path(photo).expanduser(), Path(out), how, marks, began)
     done = one(photo, Path(out), how, marks)
@@ -96,6 +98,7 @@ def planned(
     scale: int,
     strength: float,
     colourise: bool,
+    aligned: bool,
     detector: str,
     tile: int,
     context: int,
@@ -117,7 +120,7 @@ def planned(
     general = general_model(background, place) if background else None
     names = (Path(model).stem if loaded else "", Path(background).stem if background else "")
     reach = None if context < 0 else context
-    return How(face, loaded, names[0], general, names[1], scale, strength, colourise, detector, tile, reach, place)
+    return How(face, loaded, names[0], general, names[1], scale, strength, colourise, aligned, detector, tile, reach, place)
 
 
 def face_model(name: str, device: torch.device) -> Loaded:
@@ -208,7 +211,7 @@ def faces_of(photo: Photo, how: How) -> tuple[list[Face], tuple[str, ...]]:
     if how.face == "none":
         return [], ()
     try:
-        chosen, _ = choose_faces(photo, how.face, how.detector)
+        chosen = [framed(photo.size)] if how.aligned else found(photo, how)
     except FaceError:
         if how.face != "all" or (how.background is None and how.scale == 1):
             raise
@@ -219,6 +222,28 @@ def faces_of(photo: Photo, how: How) -> tuple[list[Face], tuple[str, ...]]:
     if colourless and not how.colourise:
         return chosen, ("the photograph is grey: --colourise gives its faces colour",)
     return chosen, ()
+
+
+def found(photo: Photo, how: How) -> list[Face]:
+    """Return the faces asked for; where a plain look finds none, those that a look for worn ones does."""
+    from limn.faces import choose, worn
+
+    try:
+        return choose_faces(photo, how.face, how.detector)[0]
+    except FaceError as error:
+        faces = worn.find(photo.image, how.detector, how.device) if min(photo.size) >= SMALLEST else []
+        if not faces:
+            raise FaceError(f"{error}; a picture that is one face, as FFHQ cuts it, goes with --aligned") from error
+        return choose(faces, how.face)
+
+
+def framed(size: tuple[int, int]) -> Face:
+    """Return the face of a picture that is one, where FFHQ has its points."""
+    from limn.faces import Face
+    from limn.faces.templates import FACEFUSION
+
+    points = np.asarray(FACEFUSION["ffhq_512"]) * size - 0.5
+    return Face((0.0, 0.0, float(size[0]), float(size[1])), 1.0, points.astype(np.float32))
 
 
 def rest(image: Image.Image, how: How) -> np.ndarray:
