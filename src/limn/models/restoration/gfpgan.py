@@ -544,7 +544,7 @@ LEARNT = {
 }
 PRESETS = {
     "ffhq-512": Preset(
-        Config("original", channels=WIDTHS, unet=HALVED), "images", 12, 800_000, {"features": "vgg19"}, ema_kimg=10, ema_ramp=0.0
+        Config("original", channels=WIDTHS, unet=HALVED), "images", 12, 800_000, {"features": "vgg-vgg19"}, ema_kimg=10, ema_ramp=0.0
     ),
     "portraits64": Preset(PORTRAITS, "images", 16, 600, LEARNT, ema_kimg=4, decay="half", reading={"where": ["era=modern", "chroma>2"]}),
 }

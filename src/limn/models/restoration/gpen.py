@@ -361,7 +361,7 @@ PUBLISHED = [
 
 NETWORKS = {"generator": Generator, "discriminator": judge}
 
-HALF, FULL = (512, 512, 512, 512, 512, 256, 128, 64), (256, 256, 256, 256, 128, 64, 32)
+NARROW = (256, 256, 256, 256, 128, 64, 32)
 PORTRAITS = Config(
     size=128,
     w_dim=256,
@@ -386,9 +386,9 @@ LEARNT = {
 }
 MODERN = {"where": ["era=modern", "chroma>2"]}  # portraits that have colour to learn
 
-PRESETS = {
-    "ffhq-512": Preset(Config(), "images", 4, 400_000, {"identity": "arcface"}, ema_kimg=10, ema_ramp=0.0),
-    "ffhq-256": Preset(Config(size=256, channels=FULL), "images", 4, 400_000, {"identity": "arcface"}, ema_kimg=10, ema_ramp=0.0),
+PRESETS = {  # the identity network of the published runs, an ArcFace on FFHQ crops, is given with --set identity=FILE
+    "ffhq-512": Preset(Config(), "images", 4, 400_000, {}, ema_kimg=10, ema_ramp=0.0),
+    "ffhq-256": Preset(Config(size=256, channels=NARROW), "images", 4, 400_000, {}, ema_kimg=10, ema_ramp=0.0),
     "portraits128": Preset(PORTRAITS, "images", 8, 3_000, LEARNT, ema_kimg=5, decay="half", reading=MODERN),
 }
 

@@ -270,11 +270,11 @@ ANIME = Config(blocks=6)
 SMALL = Config("compact", features=32, convs=8, size=128, judge_width=16)
 ALONE = {"perceptual": 0.0, "adversarial": 0.0}
 PRESETS = {
-    "x4plus": Preset(Config(), "images", 48, 400_000, {"features": "vgg19"}, ema_kimg=33, ema_ramp=0.0),
+    "x4plus": Preset(Config(), "images", 48, 400_000, {"features": "vgg-vgg19"}, ema_kimg=33, ema_ramp=0.0),
     "x4plus-psnr": Preset(Config(), "images", 48, 1_000_000, ALONE | {"lr": 2e-4}, ema_kimg=33, ema_ramp=0.0),
-    "x4plus-6b": Preset(ANIME, "images", 48, 400_000, {"features": "vgg19"}, ema_kimg=33, ema_ramp=0.0),
-    "x2plus": Preset(Config(factor=2, shuffle=2), "images", 48, 400_000, {"features": "vgg19"}, ema_kimg=33, ema_ramp=0.0),
-    "general-x4v3": Preset(Config("compact"), "images", 48, 400_000, {"features": "vgg19"}, ema_kimg=33, ema_ramp=0.0),
+    "x4plus-6b": Preset(ANIME, "images", 48, 400_000, {"features": "vgg-vgg19"}, ema_kimg=33, ema_ramp=0.0),
+    "x2plus": Preset(Config(factor=2, shuffle=2), "images", 48, 400_000, {"features": "vgg-vgg19"}, ema_kimg=33, ema_ramp=0.0),
+    "general-x4v3": Preset(Config("compact"), "images", 48, 400_000, {"features": "vgg-vgg19"}, ema_kimg=33, ema_ramp=0.0),
     "portraits128": Preset(SMALL, "images", 8, 1_000, ALONE | {"lr": 1e-3, "sharpen": False}, ema_kimg=2, decay="half"),
 }
 
