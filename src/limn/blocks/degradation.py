@@ -65,10 +65,10 @@ def filtered(images: Tensor, kernels: Tensor) -> Tensor:
     return F.conv2d(padded.reshape(1, count * channels, *padded.shape[2:]), weights, groups=count * channels).reshape(images.shape)
 
 
-def sharpened(images: Tensor, weight: float = 0.5, threshold: float = 10.0, radius: int = 50) -> Tensor:
+def sharpened(images: Tensor, weight: float = 0.5, threshold: float = 10.0, radius: int = 50, sigma: float = 0.0) -> Tensor:
     """Unsharp mask on (N, C, H, W) in [0, 1] where it changes more than `threshold` levels of 255: Real-ESRGAN's ground truth."""
     size = radius + 1 - radius % 2
-    sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8  # OpenCV's rule
+    sigma = sigma or 0.3 * ((size - 1) * 0.5 - 1) + 0.8  # OpenCV's rule
     line = torch.exp(-0.5 * ((torch.arange(size, dtype=torch.float32) - size // 2) / sigma) ** 2)
     line = line / line.sum()
 

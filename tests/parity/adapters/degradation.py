@@ -41,7 +41,7 @@ def sharpen(case: Any) -> dict[str, Any]:
     kwargs, x = case.spec["kwargs"], picture(case.inputs["x"])
     size = kwargs["kernel_size"]
     both = torch.stack([kernel_of({"beta": 1, **row}, size) for row in kwargs["kernels"]])
-    sharp = degradation.sharpened(x, kwargs["weight"], kwargs["threshold"], kwargs["radius"])
+    sharp = degradation.sharpened(x, kwargs["weight"], kwargs["threshold"], kwargs["radius"], kwargs.get("sigma") or 0.0)
     side = kwargs["radius"] + 1 - kwargs["radius"] % 2
     sigma = kwargs.get("sigma") or 0.3 * ((side - 1) * 0.5 - 1) + 0.8
     row = degradation.bumps(side, torch.tensor([sigma]), torch.tensor([sigma]), torch.zeros(1))[0, side // 2]
