@@ -21,6 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("models")
     with drawing(0):
         unet = pix2pix.Config(width=2, downs=5)
+        grey = pix2pix.Config(1, 1, width=2, downs=5)
+        save(at / "grey.safetensors", pix2pix.Generator(grey), "pix2pix", "generator", grey)
         save(at / "unet.safetensors", pix2pix.Generator(unet), "pix2pix", "generator", unet)
         for name, template in (("cycle", ""), ("faces", "ffhq")):
             config = cyclegan.Config(width=2, blocks=1, size=64, template=template)
@@ -44,6 +46,10 @@ def test_a_picture_of_any_size_keeps_its_size(run: Run, folder: Path, astronaut:
         done = run("translate", tmp_path / "in.jpg", "--model", folder / "unet.safetensors", "--out", tmp_path / "out.png", "--json").done
         assert Image.open(tmp_path / "out.png").size == (width, height)
         assert done["faces"] == 0 and not done["notes"], "nothing had to be resized"
+        run(
+            "translate", tmp_path / "in.jpg", "--model", folder / "grey.safetensors", "--out", tmp_path / "grey.png", "--no-marks", "--json"
+        ).done  # noqa: B018
+        assert np.ptp(pixels(tmp_path / "grey.png"), -1).max() == 0
     small = ("--model", folder / "cycle.safetensors", "--size", 32)
     done = run("translate", tmp_path / "in.jpg", *small, "--out", tmp_path / "o.png", "--json").done
     assert "saw 17x32" in done["notes"][0] and Image.open(tmp_path / "o.png").size == (21, 40)

@@ -178,3 +178,37 @@ def test_a_class_beyond_the_configuration_is_named() -> None:
     objective = spade.objective(spade.Config(classes=3, width=1, size=32, judge_width=2))
     with pytest.raises(TrainingError, match="class 7"):
         objective.one_hot({"mask": torch.full((1, 4, 4), 7)})
+
+
+def published_spade(network: nn.Module) -> dict[str, Tensor]:
+    """Our state dict by the published names."""
+    tops = ["head_0", "G_middle_0", "G_middle_1", *(f"up_{index}" for index in range(5))]
+    renamed = {"start.": "fc.", "head.": "conv_img.", **{f"blocks.{index}.": f"{top}." for index, top in enumerate(tops)}}
+    vectors = {"original": "orig", "0._u": "u", "0._v": "v"}
+    renamed |= {f"parametrizations.weight.{ours}": f"weight_{theirs}" for ours, theirs in vectors.items()}
+    found = {}
+    for name, tensor in network.state_dict().items():
+        published = name
+        for ours, theirs in renamed.items():
+            published = published.replace(ours, theirs)
+        found[published] = tensor
+    return found
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        spade.Config(classes=5, width=2, ups=7, norm="instance"),
+        spade.Config(classes=5, width=2, size=64, aspect=2.0, kernel=5, z_dim=6),
+        spade.Config(classes=5, width=2, spectral=False),
+    ],
+)
+@torch.no_grad()
+def test_spade_generators_are_inferred_from_their_shapes(config: spade.Config) -> None:
+    ours = spade.Generator(config).eval()
+    loaded = adopt(published_spade(ours))
+    kept = ("classes", "width", "ups", "norm", "kernel", "spectral", "z_dim")
+    assert [getattr(loaded.config, name) for name in kept] == [getattr(config, name) for name in kept]
+    labels = torch.zeros(1, 5, 128, 256)
+    labels[:, 2] = 1
+    assert torch.equal(loaded.model(labels), ours(labels))

@@ -207,15 +207,22 @@ def one(source: Picture, tool: Tool) -> tuple[Done, Photo]:
 
 def label_map(source: Picture, tool: Tool) -> np.ndarray | None:
     """Return the class numbers (H, W) that a picture holds, or None for a photograph; InputError for numbers that are no classes."""
+    if isinstance(source, Image.Image):
+        return numbers_of(source, "the picture", tool)
+    with Image.open(Path(source).expanduser()) as picture:
+        return numbers_of(picture, str(source), tool)
+
+
+def numbers_of(picture: Image.Image, name: str, tool: Tool) -> np.ndarray | None:
+    """Read class numbers from an index or grey picture, or where a face is drawn in the colours of limn.faces.drawn, from those."""
     from limn.faces.drawn import COLOURS
 
-    picture = source if isinstance(source, Image.Image) else Image.open(Path(source).expanduser())
     if picture.mode in ("P", "L", "1") and (picture.format in (None, "PNG", "TIFF", "GIF", "BMP")):
         numbers = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
         if numbers.max(initial=0) < tool.classes:
             return numbers
         if not tool.draws_maps:
-            raise InputError(f"{source}: has the class {numbers.max()}; {tool.name} knows 0 to {tool.classes - 1}")
+            raise InputError(f"{name}: has the class {numbers.max()}; {tool.name} knows 0 to {tool.classes - 1}")
     if not tool.draws_maps:
         return None
     pixels = np.asarray(picture.convert("RGB"), np.int32)
@@ -276,6 +283,7 @@ def run(images: Tensor, tool: Tool) -> Tensor:
     from limn.models.records import seeded
 
     network: Any = tool.loaded.model
+    images = images if tool.classes else with_channels(images, tool)
     height, width = images.shape[2:]
     sides = (padding(width, network.multiple), padding(height, network.multiple))
     if max(sides):
@@ -285,7 +293,17 @@ def run(images: Tensor, tool: Tool) -> Tensor:
     with torch.inference_mode():
         given = images.to(tool.device)
         image = network(given, tool.style) if tool.style is not None else network.translate(given, rng)
-    return image[..., :height, :width].float().cpu() if getattr(network, "fixed", None) is None else image.float().cpu()
+    image = image.float().cpu() if image.shape[1] == 3 else image[:, :1].float().cpu().expand(-1, 3, -1, -1)
+    return image if getattr(network, "fixed", None) is not None else image[..., :height, :width]
+
+
+def with_channels(images: Tensor, tool: Tool) -> Tensor:
+    """Give a network of grey pictures the luma (Rec. 601) of images (N, 3, H, W); WeightsError for one that reads something else."""
+    config = tool.loaded.config
+    wanted = getattr(config, "channels_in", getattr(config, "channels", 3))
+    if wanted not in (1, 3):
+        raise WeightsError(f"{tool.name} reads {wanted} channels: `limn translate` gives it pictures, of 3 or 1")
+    return images if wanted == 3 else (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
 
 
 def padding(side: int, multiple: int) -> int:
