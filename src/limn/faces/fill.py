@@ -73,7 +73,8 @@ def painted(pixels: np.ndarray, hole: np.ndarray, view: View, paint: Paint, insi
     painting = paint(view.seen(pixels), wide)
     x0, y0, x1, y1 = box = region(view.matrix, view.size, (pixels.shape[1], pixels.shape[0]))
     shown = unwarp(painting.astype(np.float32), view.matrix, box)
-    known = unwarp(wide.astype(np.float32), view.matrix, box) * (1 - cv2.dilate(hole[y0:y1, x0:x1].astype(np.uint8), np.ones((3, 3))))
+    near = cv2.dilate(hole[y0:y1, x0:x1].astype(np.uint8), np.ones((3, 3)))
+    known = np.clip(unwarp(wide.astype(np.float32), view.matrix, box), 0, 1) * (1 - near)  # where photo and painting can be compared
     here = pixels[y0:y1, x0:x1].astype(np.float32)
     corrected = shown + spread(here - shown, known)
     result = pixels.copy()
@@ -98,8 +99,9 @@ def spread(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
         mean = (values * weight[..., None]).sum((0, 1)) / max(float(weight.sum()), 1e-6)
         return values * weight[..., None] + mean * (1 - weight[..., None])
     total = cv2.pyrDown(weight)
-    coarse = spread(cv2.pyrDown(values * weight[..., None]) / np.maximum(total, 1e-6)[..., None], np.minimum(total * 4, 1))
-    raised = cv2.pyrUp(coarse, dstsize=weight.shape[::-1])
+    sums = cv2.pyrDown(values * weight[..., None]).reshape(*total.shape, -1)  # OpenCV drops the axis of a single channel
+    coarse = spread(sums / np.maximum(total, 1e-6)[..., None], np.minimum(total * 4, 1))
+    raised = cv2.pyrUp(coarse, dstsize=weight.shape[::-1]).reshape(values.shape)
     return values * weight[..., None] + raised * (1 - weight[..., None])
 
 

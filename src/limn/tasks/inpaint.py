@@ -43,7 +43,7 @@ class Inpainted:
 class Wanted:
     """Where a hole is asked for; what is given is joined."""
 
-    mask: Path | Image.Image | None
+    mask: Picture | None
     box: str
     region: str
     strokes: bool
@@ -54,11 +54,11 @@ def inpaint(
     photo: Annotated[Picture, "A photograph."],
     *,
     out: Annotated[Path, "The filled photograph."],
-    mask: Annotated[Path | None, "A picture of the photo's size, white where it is to be filled."] = None,
+    mask: Annotated[Picture | None, "A picture of the photo's size, white where it is to be filled."] = None,
     box: Annotated[str, "A hole by its edges in pixels: left,top,right,bottom."] = "",
     region: Annotated[str, "Parts of the face as the hole: mouth, eyes, brows, nose, face ...; several with commas."] = "",
     strokes: Annotated[bool, "A hole of brush strokes drawn from --seed, to try a model."] = False,
-    sketch: Annotated[Path | None, "Lines of the photo's size that the filling follows, where the model can."] = None,
+    sketch: Annotated[Picture | None, "Lines of the photo's size that the filling follows, where the model can."] = None,
     face: Annotated[int | str, "The face that a face model sees: a number, 0 the largest; or nearest, the one about the hole."] = NEAREST,
     detector: Annotated[str, "What finds faces: limn, retinaface, yunet, or a weight file of one."] = "limn",
     marks: Annotated[bool, "Mark what is written as changed by a model: signed credentials and a watermark in the hole."] = True,
@@ -126,7 +126,7 @@ def hole_of(photo: Photo, wanted: Wanted, faces: Sequence[Face], loaded: Loaded)
     if wanted.strokes:
         hole |= stroked(photo, wanted.seed, faces, loaded)
     if not hole.any():
-        asked = any((wanted.mask, wanted.box, wanted.region, wanted.strokes))
+        asked = wanted.mask is not None or wanted.box or wanted.region or wanted.strokes
         said = "the hole is empty: a mask is white where the photo is to be filled" if asked else "no hole was given"
         raise InputError(f"{said}; say --mask M.png, --box left,top,right,bottom, --region mouth, or --strokes")
     if hole.mean() > 0.95:
@@ -145,7 +145,7 @@ def edges_of(box: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
-def levels(source: Path | Image.Image, photo: Photo, what: str) -> np.ndarray:
+def levels(source: Picture, photo: Photo, what: str) -> np.ndarray:
     """Return how white a picture of the photo's size is, (H, W) in [0, 1]; where it is transparent it is not."""
     from limn.media import read_image
 
@@ -158,7 +158,7 @@ def levels(source: Path | Image.Image, photo: Photo, what: str) -> np.ndarray:
     return white if read.alpha is None else white * (np.asarray(read.alpha, np.float32) / 255)
 
 
-def lines_of(source: Path | Image.Image, photo: Photo) -> np.ndarray:
+def lines_of(source: Picture, photo: Photo) -> np.ndarray:
     """Return the lines of a sketch (H, W) in [0, 1], drawn dark on light or light on dark; most of it is paper."""
     white = levels(source, photo, "sketch")
     return 1 - white if np.median(white) > 0.5 else white

@@ -427,7 +427,8 @@ SMALL = {
 PRESETS = {
     "celebahq-256": Preset(Config(), data="images", batch=16, steps=1_000_000),
     "places2-sketch": Preset(Config(channels_in=6), data="images", batch=16, steps=1_000_000),
-    "portraits64": Preset(PORTRAITS, "images", 16, 2000, SMALL | {"adam": Adam(1e-3, (0.5, 0.99))}, ema_kimg=0.5, decay="end"),
+    "masks-256": Preset(Config(), data="masks", batch=16, steps=1_000_000),  # holes as drawn, a mask beside each picture
+    "portraits64": Preset(PORTRAITS, "images", 8, 4000, SMALL | {"adam": Adam(1e-3, (0.5, 0.99))}, ema_kimg=0.5, decay="end"),
     "portraits128": Preset(
         replace(PORTRAITS, size=128), "images", 8, 1000, SMALL | {"adam": Adam(5e-4, (0.5, 0.99))}, ema_kimg=0.5, decay="end"
     ),
