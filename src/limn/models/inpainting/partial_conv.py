@@ -254,8 +254,8 @@ def by_share(state: State) -> State:
 NETWORKS = {"unet": UNet}
 
 PRESETS = {
-    "places2-256": Preset(Config(), data="images", batch=16, steps=500_000),
-    "places2-256-finetune": Preset(Config(), "images", 16, 500_000, {"finetune": True, "adam": Adam(5e-5)}),
+    "places2-256": Preset(Config(), "images", 16, 500_000, {"features": "vgg-vgg16"}),
+    "places2-256-finetune": Preset(Config(), "images", 16, 500_000, {"features": "vgg-vgg16", "finetune": True, "adam": Adam(5e-5)}),
     "portraits64": Preset(
         Config(width=24, depth=5, size=64, template="ffhq"),
         data="images",
