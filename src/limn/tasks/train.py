@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from limn.errors import InputError, TrainingError
 
 LIVE = 2.0  # seconds between two looks of the live page
-Decay = Literal["preset", "none", "half", "end", "cosine"]
+Decay = Literal["preset", "none", "linear", "half", "end", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,10 @@ def train(
     precision: Annotated[Literal["auto", "float32", "bfloat16"], "auto: bfloat16 where it is native."] = "auto",
     read: Annotated[list[str] | None, "Change how the data is read: skip_bad=true, memory=4 (GB), jitter=30."] = None,
     decay: Annotated[Decay, "Course of the learning rate."] = "preset",
-    warmup: Annotated[int, "Steps in which the learning rate rises."] = 0,
+    warmup: Annotated[int | None, "Steps in which the learning rate rises; the preset's if not given."] = None,
+    parallel: Annotated[
+        Literal["ddp", "fsdp"], "On several devices: ddp keeps all on each; fsdp spreads weights, averages and optimisers over them."
+    ] = "ddp",
     accumulate: Annotated[int, "Cut the batch into so many parts, one after the other, to save memory."] = 1,
     save_every: Annotated[float, "Seconds between checkpoints."] = 300.0,
     save_steps: Annotated[int, "Steps between checkpoints; 0: by time alone."] = 0,
@@ -69,8 +72,9 @@ def train(
     record.refuse_changes(out, before, {"system": system, "preset": name})
     changes, tuned = settings_of(set or []), str(before.get("init") or init or "")
     objective, config, beside, note = built(module, system, chosen, changes, seed, group.device, init, before)
-    pace: dict[str, Any] = {"accumulate": accumulate, "decay": chosen.decay if decay == "preset" else decay, "warmup": warmup}
-    pace |= {"save_every": save_every, "save_steps": save_steps, "sample_every": sample_every}
+    pace: dict[str, Any] = {"accumulate": accumulate, "decay": chosen.decay if decay == "preset" else decay}
+    pace |= {"warmup": chosen.warmup if warmup is None else warmup}
+    pace |= {"sharded": parallel == "fsdp", "save_every": save_every, "save_steps": save_steps, "sample_every": sample_every}
     settings = settings_for(module, chosen, out, steps or chosen.steps, batch or chosen.batch, seed, group, precision, tuned, pace)
     reading = {**chosen.reading, **settings_of(read or []), **({"where": where} if where else {})}
     facts = described(system, name, config, {**chosen.objective, **changes}, settings, reading) | {"beside": beside}

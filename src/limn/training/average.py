@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def shadow(networks: nn.ModuleDict, names: tuple[str, ...]) -> nn.ModuleDict:
@@ -23,10 +23,16 @@ def decay(images_seen: int, batch: int, half_life: float, ramp: float = 0.05) ->
 
 @torch.no_grad()
 def update(averages: nn.ModuleDict, networks: nn.ModuleDict, past: float) -> None:
-    """Move each average towards its network; buffers are copied."""
+    """Move each average towards its network, both laid out alike; buffers are copied."""
     for name, average in averages.items():
         live = networks[name]
-        pairs = [(a, p) for a, p in zip(average.parameters(), live.parameters(), strict=True)]
-        torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], 1 - past)
+        means, weights = ([here(p) for p in network.parameters()] for network in (average, live))
+        torch._foreach_lerp_(means, weights, 1 - past)
         for a, b in zip(average.buffers(), live.buffers(), strict=True):
             a.copy_(b)
+
+
+def here(parameter: Tensor) -> Tensor:
+    """Return the values of a parameter that this process keeps: all, or of a sharded one its share."""
+    kept = parameter.detach()
+    return kept.to_local() if hasattr(kept, "to_local") else kept

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,12 @@ from limn.models.records import Adam, Objective, Phase, seeded
 from limn.training import average, checkpoint, journal
 from limn.training.datasets import Dataset
 from limn.training.diagnosis import Watch
-from limn.training.processes import Processes, in_turn, statistics
+from limn.training.processes import Processes, Replicated, in_turn, statistics
 
+if TYPE_CHECKING:
+    from limn.training.shards import Sharded
+
+Save = Callable[[Path, Mapping[str, Mapping[str, Tensor]], dict[str, Any]], None]  # writes whole networks, by name, and facts
 Report = Callable[[dict[str, Any]], None]  # receives every line of the log: figures, or a "warning"
 
 
@@ -43,12 +47,13 @@ class Settings:
     ema_kimg: float = 0.0
     ema_ramp: float = 0.05  # share of the images seen that the average may remember at most; 0: no ramp
     processes: Processes = field(default_factory=Processes)
+    sharded: bool = False  # whether parameters, averages and optimisers are spread over the processes (FSDP2)
     dtype: torch.dtype = torch.float32  # of the arithmetic under autocast
     save_every: float = 300.0  # seconds between checkpoints
     save_steps: int = 0  # steps between checkpoints; 0: by time alone
     sample_every: int = 200  # steps between sample sheets
     report_every: float = 20.0  # seconds between lines of the log
-    decay: str = "none"  # of the learning rate: "none", "cosine" to zero, "half" and "end": straight to zero over the last half or fifth
+    decay: str = "none"  # of the rate: "cosine" to zero; "linear", "half", "end": straight to zero over all, the last half or fifth
     warmup: int = 0  # steps in which the learning rate rises to its value
     generates: bool = False  # whether samples are drawn freely, so that collapse and memorising can be seen in them
 
@@ -66,7 +71,8 @@ class Run:
     phases: list[Phase]
     optimisers: dict[str, torch.optim.Optimizer]
     averages: nn.ModuleDict
-    save_model: Callable[[Path, nn.ModuleDict, dict[str, Any]], None]
+    save_model: Save
+    layout: Replicated | Sharded
     step: int = 0
 
     @property
@@ -74,7 +80,7 @@ class Run:
         return self.objective.networks
 
 
-def start(settings: Settings, objective: Objective, save_model: Callable[[Path, nn.ModuleDict, dict[str, Any]], None]) -> Run:
+def start(settings: Settings, objective: Objective, save_model: Save) -> Run:
     """Build the run, and continue the one in `settings.out` where there is one."""
     if settings.batch % settings.parts:
         raise TrainingError(
@@ -83,13 +89,23 @@ def start(settings: Settings, objective: Objective, save_model: Callable[[Path, 
         )
     networks = objective.networks.to(settings.processes.device).train()
     networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    phases = objective.phases()
-    optimisers = {p.name: optimiser(p.optimiser, p.parameters()) for p in phases if not p.shares}
-    run = Run(settings, objective, phases, optimisers, average.shadow(networks, objective.averaged), save_model)
-    state = settings.out / "state.safetensors"
-    if state.exists():
+    phases, averages = objective.phases(), average.shadow(networks, objective.averaged)
+    layout = laid_out(settings, networks, averages)
+    with layout.gathered(networks):
+        optimisers = {p.name: optimiser(p.optimiser, layout.own(list(p.parameters()))) for p in phases if not p.shares}
+    run = Run(settings, objective, phases, optimisers, averages, save_model, layout)
+    if state := checkpoint.latest(settings.out):
         resume(run, state)
     return run
+
+
+def laid_out(settings: Settings, networks: nn.ModuleDict, averages: nn.ModuleDict) -> Replicated | Sharded:
+    """Return how the run lies in its processes, after spreading it over them if it shall be."""
+    if not settings.sharded or settings.processes.count == 1:
+        return Replicated(settings.processes)
+    from limn.training.shards import Sharded
+
+    return Sharded(networks, averages, settings.processes)
 
 
 def optimiser(adam: Adam, parameters: Any) -> torch.optim.Optimizer:
@@ -99,7 +115,11 @@ def optimiser(adam: Adam, parameters: Any) -> torch.optim.Optimizer:
 
 def resume(run: Run, path: Path) -> None:
     """Load networks, averages, optimisers, step and the objective's own state."""
-    parts, facts = checkpoint.read(path)
+    like = {f"networks/{name}": t for name, t in run.networks.state_dict().items()}
+    like |= {f"averages/{name}": t for name, t in run.averages.state_dict().items()}
+    for name, of in run.optimisers.items():
+        like |= {f"optimiser.{name}/{key}": t for key, t in checkpoint.optimiser_templates(of, run.layout.template).items()}
+    parts, facts = checkpoint.read(path, like)
     if facts["seed"] != run.settings.seed or facts["batch"] != run.settings.batch:
         raise TrainingError(f"{path}: was trained with seed {facts['seed']} and batch {facts['batch']}: resume with the same")
     try:
@@ -115,19 +135,22 @@ def resume(run: Run, path: Path) -> None:
 
 
 def save(run: Run) -> None:
-    """Write the state, then the whole model (the averages) that verbs load; only finite weights, and only from the first process."""
-    if not run.settings.processes.first:
-        return
-    checkpoint.refuse_broken(run.networks, run.step)
+    """Write the state, then the whole model (the averages) that verbs load; only finite weights. All processes call it together."""
+    settings, out, first = run.settings, run.settings.out, run.settings.processes.first
+    checkpoint.refuse_broken(run.networks, run.step, settings.processes)
+    facts = {"step": run.step, "seed": settings.seed, "batch": settings.batch}
     parts: dict[str, Any] = {"networks": run.networks.state_dict(), "averages": run.averages.state_dict()}
-    parts |= {f"optimiser.{name}": checkpoint.optimiser_tensors(of) for name, of in run.optimisers.items()}
-    if hasattr(run.objective, "state_dict"):
+    parts |= {f"optimiser.{name}": checkpoint.optimiser_tensors(of, run.layout.outer) for name, of in run.optimisers.items()}
+    if hasattr(run.objective, "state_dict") and first:
         parts["objective"] = run.objective.state_dict()
-    facts = {"step": run.step, "seed": run.settings.seed, "batch": run.settings.batch}
-    checkpoint.write(run.settings.out / "state.safetensors", parts, facts)
-    model = run.settings.out / "model.safetensors"
-    with checkpoint.writing(model):
-        run.save_model(model, run.averages, {"images": run.step * run.settings.batch, **facts})
+    if not isinstance(run.layout, Replicated):
+        checkpoint.write_shares(out, parts, facts, settings.processes)
+    elif first:
+        checkpoint.write(out / checkpoint.FILE, parts, facts)
+    whole = run.layout.whole(run.averages)
+    if first:
+        with checkpoint.writing(out / "model.safetensors"):
+            run.save_model(out / "model.safetensors", whole, {"images": run.step * settings.batch, **facts})
 
 
 def train(run: Run, data: Dataset, report: Report) -> bool:
@@ -147,17 +170,16 @@ def train(run: Run, data: Dataset, report: Report) -> bool:
             if due and not stopped and run.step < settings.steps:
                 save(run)
                 saved = time.monotonic()
-            if not processes.first:
-                continue
-            watch.see(batch)
-            if (line := book.add(run.step, figures)) is not None:
+            if processes.first:
+                watch.see(batch)
+            if processes.first and (line := book.add(run.step, figures)) is not None:
                 report(line)
                 warn(run, book, watch.figures(line), report)
             if run.step % settings.sample_every == 0:
                 warn(run, book, watch.samples(samples(run)), report)
     save(run)
+    samples(run)
     if processes.first:
-        samples(run)
         book.close()
         if not stopped:
             journal.film(settings.out)
@@ -178,9 +200,10 @@ def one_step(run: Run, batch: dict[str, Tensor]) -> dict[str, float]:
     settings = run.settings
     parts = list(own_parts(batch, settings))
     figures: dict[str, float] = {}
-    for index, phase in enumerate(run.phases):
-        if run.step >= phase.begin and run.step % phase.every == 0:
-            figures |= one_phase(run, phase, index, parts)
+    with run.layout.gathered(run.networks):
+        for index, phase in enumerate(run.phases):
+            if run.step >= phase.begin and run.step % phase.every == 0:
+                figures |= one_phase(run, phase, index, parts)
     settings.processes.average(running(run))
     run.step += 1
     seen, half_life = run.step * settings.batch, settings.ema_kimg * 1000
@@ -220,15 +243,16 @@ def one_phase(run: Run, phase: Phase, index: int, parts: list[tuple[int, dict[st
         (total * (phase.every / settings.accumulate)).backward()
         for name, loss in losses.items():
             figures[name] = figures.get(name, 0.0) + float(loss.detach()) / settings.accumulate
-    figures = settings.processes.average_gradients(parameters, figures)
+    figures = run.layout.average_gradients(parameters, figures)
     if not torch.isfinite(torch.tensor(sum(figures.values()))):
         bad = ", ".join(f"{name} = {value}" for name, value in figures.items())
         raise TrainingError(f"step {run.step}, {phase.name}: the loss is not finite ({bad}); the last checkpoint is good: lower the rate")
     if phase.clip:
-        nn.utils.clip_grad_norm_(parameters, phase.clip)
+        run.layout.clip(parameters, phase.clip)
     for group in of.param_groups:
         group["lr"] = phase.optimiser.lr * schedule(settings, run.step)
     of.step()
+    run.layout.settle(parameters)
     rate = {} if phase.shares else {f"rate/{phase.name}": float(of.param_groups[0]["lr"])}
     return rate | {f"{phase.name}/{name}": value for name, value in figures.items()}
 
@@ -236,7 +260,7 @@ def one_phase(run: Run, phase: Phase, index: int, parts: list[tuple[int, dict[st
 def schedule(settings: Settings, step: int) -> float:
     """Factor of the learning rate at a step."""
     rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    share = {"half": 0.5, "end": 0.2}.get(settings.decay, 0.0)
+    share = {"linear": 1.0, "half": 0.5, "end": 0.2}.get(settings.decay, 0.0)
     if share:
         return rise * min(1.0, (1 - step / settings.steps) / share)
     if settings.decay == "cosine":
@@ -245,11 +269,13 @@ def schedule(settings: Settings, step: int) -> float:
 
 
 def samples(run: Run) -> Tensor | None:
-    """Write a sheet of samples, and return them, where the objective makes them."""
+    """Write a sheet of samples, and return them, in the first process and where the objective makes them."""
     if not hasattr(run.objective, "samples"):
         return None
-    run.averages.eval()
-    images: Tensor = run.objective.samples(run.averages).float().cpu()
+    with run.layout.gathered(run.averages.eval()):
+        if not run.settings.processes.first:
+            return None
+        images: Tensor = run.objective.samples(run.averages).float().cpu()
     with checkpoint.writing(run.settings.out / "samples"):
         journal.sheet(run.settings.out, run.step, images)
     return images

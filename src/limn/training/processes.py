@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,8 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from limn.errors import TrainingError
+
 T = TypeVar("T")
 LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # what launchers tell their processes
+LOST = ("onnection closed", "onnection reset", "onnect timeout", "roken pipe", "timed out waiting", "ECONN", "NCCL")  # said of a lost peer
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,70 @@ class Processes:
             dist.destroy_process_group()
 
 
+class Replicated:
+    """The layout of a run of which every process keeps all, as one that is alone does; `shards.Sharded` is the other."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+
+    @contextmanager
+    def gathered(self, networks: nn.Module) -> Iterator[None]:  # noqa: ARG002
+        """Hold networks whole, which they are."""
+        yield
+
+    def own(self, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+        """Return what this process steps of gathered parameters: all."""
+        return list(parameters)
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter], figures: dict[str, float]) -> dict[str, float]:
+        """Give each process the mean gradients of a phase; return the means of the figures."""
+        return self.processes.average_gradients(parameters, figures)
+
+    def clip(self, parameters: Sequence[nn.Parameter], most: float) -> None:
+        """Scale down the gradients where their norm exceeds `most`."""
+        nn.utils.clip_grad_norm_(parameters, most)
+
+    def settle(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Bring the networks up to date after a step, which they are."""
+
+    def outer(self, parameter: nn.Parameter, value: Tensor) -> Tensor:  # noqa: ARG002
+        """Return a part of an optimiser's state as checkpoints hold it."""
+        return value
+
+    def template(self, parameter: nn.Parameter) -> Tensor:
+        """Return a tensor that is laid out as an optimiser's moment of a parameter that it steps."""
+        return parameter
+
+    def whole(self, networks: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
+        """Return the state of each network."""
+        return {name: network.state_dict() for name, network in networks.items()}
+
+
+@contextmanager
+def together(processes: Processes) -> Iterator[None]:
+    """Turn the loss of another process into one line: torch.distributed raises a RuntimeError of a socket's words."""
+    try:
+        yield
+    except RuntimeError as error:
+        if processes.count == 1 or not any(word in str(error) for word in LOST):
+            raise
+        raise TrainingError(
+            f"process {processes.rank} of {processes.count}: another process of this run has ended (its own message says why); "
+            "the last checkpoint is good: start the same command again to go on from it"
+        ) from error
+
+
 def join(place: torch.device) -> Processes:
-    """Join the processes that were launched together, each on a device of the kind of `place`; one that is alone keeps `place`."""
+    """Join the processes that were launched together, each on a device of the kind of `place`; one that is alone keeps `place`.
+
+    TrainingError where `accelerate launch` was asked for several processes and started one: it then leaves an address to meet at.
+    """
     if not any(int(os.environ.get(name, "1")) > 1 for name in LAUNCHED):
+        if "WORLD_SIZE" not in os.environ and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
+            raise TrainingError(
+                "accelerate launch was asked for several processes and started one, as it does without several GPUs: "
+                "use `accelerate launch --multi_gpu --num_processes N` (without --cpu) or `torchrun --nproc_per_node N`"
+            )
         return Processes(device=place)
     from accelerate import PartialState
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from limn.errors import TrainingError
 from limn.media import atomic
-from limn.training.checkpoint import sweep, writing
+from limn.training.checkpoint import states, sweep, writing
 
 # What a run must keep from its first step to its last; `steps` may grow, and the configuration is taken from the record.
 FIXED = ("system", "preset", "objective", "batch", "seed", "accumulate", "precision", "decay", "warmup", "reading", "beside", "ema_kimg")
@@ -37,7 +37,7 @@ def plain(value: Any) -> Any:
 
 def previous(out: Path) -> dict[str, Any] | None:
     """Return the run.json of a run in `out` that has a checkpoint; None where there is none."""
-    if not (out / "state.safetensors").exists():
+    if not states(out):
         return None
     try:
         facts = json.loads((out / "run.json").read_text())
