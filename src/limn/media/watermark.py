@@ -69,14 +69,15 @@ def _in_strips(image: Image.Image, payload: int, mask: NDArray[np.generic] | Non
         _check(image, mask)
     shrink = (LARGE / (image.width * image.height)) ** 0.5
     size = round(image.width * shrink), round(image.height * shrink)
-    small = image.convert("RGB").resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    small = image.resize(size, Image.Resampling.BOX)
     inside = None if mask is None else cv2.resize(np.asarray(mask, np.uint8 if mask.dtype == bool else mask.dtype), size)
     pen = Pen(small, payload, inside, strength)
     change = pen.change(np.asarray(small, np.float32), _weight(small, inside), pen.pattern)
     if change is None:
         return image.copy()
     factor, visible = change
-    tiled, result, rows = _covered(image.size, payload, pen.count, pen.shares), image.convert("RGB"), max(STRIP // image.width, 1)
+    tiled, result, rows = _covered(image.size, payload, pen.count, pen.shares), image.copy(), max(STRIP // image.width, 1)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))
         part = np.asarray(result.crop(box), np.float32)
