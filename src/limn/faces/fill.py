@@ -55,13 +55,11 @@ def of_face(face: Face, template: str, size: int) -> View:
 
 def about(hole: np.ndarray, multiple: int) -> View:
     """Return a part of the photo about a hole (H, W), made smaller where it is large; its sides are multiples of `multiple`."""
-    height, width = hole.shape
-    rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-    across = _reach(int(columns[0]), int(columns[-1]) + 1, width)
-    along = _reach(int(rows[0]), int(rows[-1]) + 1, height)
-    scale = min(1.0, MOST / max(across[1] - across[0], along[1] - along[0]))
-    sides = [max(multiple, -(-round((high - low) * scale) // multiple) * multiple) for low, high in (across, along)]
-    shift = np.array([[1.0, 0.0, -across[0]], [0.0, 1.0, -along[0]]])
+    along, across = window(hole)
+    lengths = across.stop - across.start, along.stop - along.start
+    scale = min(1.0, MOST / max(lengths))
+    sides = [max(multiple, -(-round(length * scale) // multiple) * multiple) for length in lengths]
+    shift = np.array([[1.0, 0.0, -across.start], [0.0, 1.0, -along.start]])
     shrink = np.array([[scale, 0.0, (scale - 1) / 2], [0.0, scale, (scale - 1) / 2]])
     return View(fit.compose(shrink, shift), (sides[0], sides[1]))
 
@@ -85,8 +83,12 @@ def painted(pixels: np.ndarray, hole: np.ndarray, view: View, paint: Paint, insi
 
 def spread_into(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """Return pixels (H, W, 3) uint8 whose hole (H, W) takes on the colours around it, smoothly, without any network."""
-    smooth = spread(pixels.astype(np.float32), (~hole).astype(np.float32))
-    return np.where(hole[..., None], np.rint(smooth).clip(0, 255).astype(np.uint8), pixels)
+    rows, columns = window(hole)
+    part, known = pixels[rows, columns], ~hole[rows, columns]
+    smooth = spread(part.astype(np.float32), known.astype(np.float32))
+    result = pixels.copy()
+    result[rows, columns][~known] = np.rint(smooth[~known]).clip(0, 255).astype(np.uint8)
+    return result
 
 
 def spread(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -105,7 +107,12 @@ def spread(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return values * weight[..., None] + raised * (1 - weight[..., None])
 
 
-def _reach(low: int, high: int, side: int) -> tuple[int, int]:
-    """Widen an interval of the hole by CONTEXT, to at least LEAST pixels, within a photo of so many."""
-    more = max(CONTEXT * (high - low), (LEAST - (high - low)) / 2)
-    return max(0, int(low - more)), min(side, int(high + more + 0.5))
+def window(hole: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and columns of a photo that lie about a hole (H, W): CONTEXT beyond it, and at least LEAST pixels."""
+
+    def widened(found: np.ndarray, side: int) -> slice:
+        low, high = int(found[0]), int(found[-1]) + 1
+        more = max(CONTEXT * (high - low), (LEAST - (high - low)) / 2)
+        return slice(max(0, int(low - more)), min(side, int(high + more + 0.5)))
+
+    return widened(np.flatnonzero(hole.any(1)), hole.shape[0]), widened(np.flatnonzero(hole.any(0)), hole.shape[1])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from limn.media import Photo
     from limn.weights import Loaded
 
-MODEL = "limn-inpaint128"
+MODEL = "limn-inpaint64"
 AROUND = 0.08  # how far a region's hole reaches beyond its parts, in distances between the eyes
 NEAREST = "nearest"
 LINE = 0.12  # share of a pixel of the model that a line of a sketch must cover
