@@ -78,7 +78,7 @@ class Preset:
     objective: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of the system's `objective`
     ema_kimg: float = 0.0  # half-life of the moving average in thousand images; 0: none
     ema_ramp: float = 0.05  # share of the images seen that the average remembers at most, early in a run; 0: no such limit
-    decay: Literal["none", "half", "end", "cosine"] = "none"  # of the learning rate: to zero over the last half or fifth, or as a cosine
+    decay: Literal["none", "linear", "half", "end", "cosine"] = "none"  # of the rate: to 0 over all, the last half or fifth, or as a cosine
     warmup: int = 0  # steps in which the learning rate rises
     reading: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments with which the dataset kind is opened
     reaches: str = ""  # what, on which data, hardware and time

@@ -435,8 +435,8 @@ def names(config: Config) -> list[tuple[str, str | None]]:
 NETWORKS = {"flow": Raft}
 
 PRESETS = {
-    "chairs": Preset(Config(), data="images", batch=10, steps=100_000, decay="end"),
-    "small-chairs": Preset(SMALL, data="images", batch=10, steps=100_000, decay="end"),
+    "chairs": Preset(Config(), data="images", batch=10, steps=100_000, decay="linear", warmup=5_000),
+    "small-chairs": Preset(SMALL, data="images", batch=10, steps=100_000, decay="linear", warmup=5_000),
     "portraits64": Preset(
         replace(SMALL, iterations=6, size=64),
         data="images",
