@@ -34,6 +34,12 @@ def test_a_painting_of_the_wrong_colour_meets_the_photo_without_a_seam(small: bo
     assert np.abs(result[hole].astype(int) - pixels[hole]).max() <= 3
 
 
+def test_a_photo_of_one_tone_keeps_it() -> None:
+    grey = np.repeat(gradient()[..., :1], 3, -1)
+    result = fill.painted(grey, box(), fill.about(box(), 8), lambda crop, _: crop * np.array([1.3, 0.8, 1.0]))
+    assert np.ptp(result.astype(int), axis=-1).max() <= 1
+
+
 def test_a_hole_at_the_border_is_filled_too() -> None:
     pixels, hole = gradient(), np.zeros((90, 140), bool)
     hole[60:, 100:] = True

@@ -17,6 +17,7 @@ from limn.faces import fit, templates
 from limn.faces.align import warp
 from limn.faces.face import Face
 from limn.faces.paste import region, unwarp
+from limn.faces.transfer import GREY
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]  # crop (h, w, 3) uint8, hole (h, w) 0 or 1 -> painting (h, w, 3), levels of 255
 OVERLAP = 2  # pixels of the network by which its hole is larger than the photograph's
@@ -68,9 +69,10 @@ def painted(pixels: np.ndarray, hole: np.ndarray, view: View, paint: Paint, insi
     """Return pixels (H, W, 3) uint8 with the hole (H, W) filled by a network, or with what of it is `inside`; all others are the same."""
     touched = view.seen(hole.astype(np.float32)) > 0.01
     wide = cv2.dilate(touched.astype(np.uint8), np.ones((2 * OVERLAP + 1,) * 2, np.uint8))
-    painting = paint(view.seen(pixels), wide)
+    crop = view.seen(pixels)
+    painting = in_its_tone(paint(crop, wide).astype(np.float32), crop)
     x0, y0, x1, y1 = box = region(view.matrix, view.size, (pixels.shape[1], pixels.shape[0]))
-    shown = unwarp(painting.astype(np.float32), view.matrix, box)
+    shown = unwarp(painting, view.matrix, box)
     near = cv2.dilate(hole[y0:y1, x0:x1].astype(np.uint8), np.ones((3, 3)))
     known = np.clip(unwarp(wide.astype(np.float32), view.matrix, box), 0, 1) * (1 - near)  # where photo and painting can be compared
     here = pixels[y0:y1, x0:x1].astype(np.float32)
@@ -79,6 +81,13 @@ def painted(pixels: np.ndarray, hole: np.ndarray, view: View, paint: Paint, insi
     within = (hole if inside is None else inside)[y0:y1, x0:x1]
     result[y0:y1, x0:x1][within] = np.rint(corrected[within]).clip(0, 255).astype(np.uint8)
     return result
+
+
+def in_its_tone(painting: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """Return a painting (h, w, 3) without colours where the photo has but one tone; the membrane then gives it that."""
+    luma = np.array([0.299, 0.587, 0.114], np.float32)
+    tint = crop - (crop @ luma)[..., None]
+    return np.repeat((painting @ luma)[..., None], 3, -1) if tint.std((0, 1)).mean() < GREY else painting
 
 
 def spread_into(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
