@@ -218,19 +218,23 @@ def change_face(
     old, new = meshes([crop, after], swapper.device)
     own = old if face.mesh is None else transfer.mesh_to_sides(face.mesh, matrix, size)
     after = recoloured(after, crop, _oval(own * size - 0.5, size), swapper.colour)
-    change = within_face(transfer.measure(crop, crop, after, (own, old, new)), own)
+    change = within_face(transfer.measure(crop, crop, after, (own, old, new)), crop, after, own)
     return transfer.apply(image, change if steady is None else steady(change), matrix, size)
 
 
-def within_face(change: Change, mesh: np.ndarray) -> Change:
-    """Leave the colours of hair and background as they are; ``mesh`` is in crop sides."""
+def within_face(change: Change, before: Image.Image, after: Image.Image, mesh: np.ndarray) -> Change:
+    """Let the face become the model's, save for the photo's detail, and hair and background keep their colours; ``mesh`` is in crop sides.
+
+    `measure` doubts colours that an inversion may have missed; here the model saw the face itself, and all it says is meant.
+    """
     from dataclasses import replace
 
     from limn.faces import masks, transfer
 
-    inside = masks.oval(mesh * transfer.GRID - 0.5, (transfer.GRID, transfer.GRID), grow=0.1, feather=0.4)[..., None]
-    shown = np.concatenate([change.shown[..., :3], change.shown[..., 3:] * inside], -1)
-    return replace(change, colour=change.colour * inside, shown=shown)
+    size = (transfer.GRID, transfer.GRID)
+    old, new = (np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32) for picture in (before, after))
+    inside = masks.oval(mesh * transfer.GRID - 0.5, size, grow=0.1, feather=0.4)[..., None]
+    return replace(change, colour=(new - transfer.sample(old, change.flow)) * inside, shown=np.zeros_like(change.shown))
 
 
 def _oval(mesh: np.ndarray, size: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from limn.errors import TrainingError
 from limn.losses import games
 from limn.models.records import Adam, Card, Losses, Names, Phase, Preset, Published, State, drawing
+from limn.models.swapping import simswap_shape
 from limn.models.swapping.simswap_identity import Backbone, ResNet, backbone_of, from_imagenet, to_imagenet
 from limn.models.swapping.simswap_judges import (
     PATCH_NAMES,
@@ -168,6 +169,7 @@ class Weights:
     identity: float = 30.0
     features: float = 10.0
     reconstruction: float = 10.0
+    shape: float = 0.0  # of the mesh (ours)
     first: int = -1  # the features that are matched begin with this one: -1 the deepest alone (weak), 0 all of them
 
 
@@ -202,6 +204,16 @@ def moved(images: Tensor, rng: torch.Generator, reach: float = 0.06) -> Tensor:
     return F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
 
 
+def glimpsed(images: Tensor, rng: torch.Generator) -> Tensor:
+    """See images (N, 3, H, W) moved, at a lower resolution, in another light: what still tells who it is can be seen by people too."""
+    images = moved(images, rng)
+    size = int(torch.randint(images.shape[-1] * 3 // 8, images.shape[-1] + 1, (), generator=rng))
+    small = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    images = F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
+    gain = 1 + 0.2 * (2 * torch.rand(len(images), 3, 1, 1, generator=rng).to(images.device) - 1)
+    return ((images + 1) * gain - 1).clamp(-1, 1)
+
+
 class Objective:
     """Batches of `image` (2n, 3, size, size) in [-1, 1] whose rows 2i and 2i + 1 show one person: even rows are targets, odd ones sources.
 
@@ -210,7 +222,9 @@ class Objective:
 
     averaged = ("generator",)
 
-    def __init__(self, config: Config, identity: Identity, weights: Weights, adam: Adam, *, same: float, views: int, seed: int) -> None:
+    def __init__(
+        self, config: Config, frozen: tuple[Identity, Any], weights: Weights, adam: Adam, same: float, views: int, seed: int
+    ) -> None:
         with drawing(seed):
             self.generator, judge = Generator(config), discriminator(config)
             if config.residual:
@@ -218,7 +232,8 @@ class Objective:
             self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": judge})
             if config.judge.kind == "patch":
                 self.networks["discriminator_small"] = discriminator(config)
-        self.identity, self.config, self.weights, self.adam = identity, config, weights, adam
+        self.identity, self.config, self.weights, self.adam = frozen[0], config, weights, adam
+        self.landmarks = frozen[1]
         self.same, self.views = same, views
         self.shown: Mapping[str, Tensor] = {}
 
@@ -229,10 +244,10 @@ class Objective:
         return targets, torch.where(same[:, None, None, None], sources, sources.roll(1, 0)), same
 
     def embed(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Return embeddings (N, D), or the mean of those of moved copies where the recipe asks for `views`."""
+        """Return embeddings (N, D), or the mean of those of glimpses where the recipe asks for `views`."""
         if not self.views:
             return self.identity.embed(images)
-        return torch.stack([self.identity.embed(moved(images, rng)) for _ in range(self.views)]).mean(0)
+        return torch.stack([self.identity.embed(glimpsed(images, rng)) for _ in range(self.views)]).mean(0)
 
     def judged(self, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Return logits and features of every discriminator."""
@@ -254,12 +269,19 @@ class Objective:
         with torch.no_grad():
             real = self.judged(targets)[1]
         weak = torch.stack([matching(x, y, self.weights.first) for x, y in zip(features, real, strict=True)]).mean()
-        return {
+        losses = {} if self.landmarks is None else {"shape": self.weights.shape * self.shape_distance(fake, sources, targets)}
+        return losses | {
             "gan": games.over_scales(games.hinge, logits, True, True),
             "identity": self.weights.identity * identity_distance(self.embed(fake, rng), wanted).mean(),
             "features": self.weights.features * weak,
             "reconstruction": self.weights.reconstruction * F.l1_loss(fake[same], targets[same]),
         }
+
+    def shape_distance(self, fake: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
+        """Compare the mesh with that of the source's face in the target's pose and expression."""
+        with torch.no_grad():
+            shape = simswap_shape.wanted(simswap_shape.points(self.landmarks, sources), simswap_shape.points(self.landmarks, targets))
+        return simswap_shape.distance(simswap_shape.points(self.landmarks, fake), shape).mean()
 
     def discriminator_loss(self, batch: Mapping[str, Tensor], rng: torch.Generator) -> Losses:  # noqa: ARG002
         """Hinge on sources, which are real, and on the swapped targets of the generator's turn."""
@@ -292,18 +314,22 @@ def objective(
     seed: int = 0,
     *,
     identity: Any = None,
+    landmarks: Any = None,
     weights: Weights = Weights(),
     lr: float = 4e-4,
     same: float = 0.5,
     views: int = 0,
 ) -> Objective:
-    """Make the objective; the frozen `identity` network says who is who, and the length of its embeddings is the generator's."""
+    """Make the objective; the frozen `identity` network says who is who, and the length of its embeddings is the generator's.
+
+    With frozen `landmarks` (limn-mesh) the face takes the source's shape too.
+    """
     if identity is None:
         raise TrainingError("a swapper learns from an identity network: give the name or file of one with --set identity=limn-identity")
     place = next(identity.parameters()).device
     with torch.no_grad():
         latent = identity.embed(torch.zeros(1, 3, config.size, config.size, device=place)).shape[1]
-    return Objective(replace(config, latent=latent), identity, weights, Adam(lr, (0.0, 0.99)), same=same, views=views, seed=seed)
+    return Objective(replace(config, latent=latent), (identity, landmarks), weights, Adam(lr, (0.0, 0.99)), same, views, seed)
 
 
 # ------------------------------------------------------------------------------------------------------------- published weights
@@ -355,7 +381,14 @@ PRESETS = {
         data="identities",
         batch=16,
         steps=2400,
-        objective={"identity": "limn-identity", "weights": Weights(10.0, 2.0, 5.0), "lr": 7e-4, "same": 0.25, "views": 1},
+        objective={
+            "identity": "limn-identity",
+            "landmarks": "limn-mesh",
+            "weights": Weights(10.0, 2.0, 5.0, 60.0),
+            "lr": 7e-4,
+            "same": 0.25,
+            "views": 1,
+        },
         ema_kimg=1.5,
         decay="end",
         reading={"distorted": False, "where": ("era=modern", "chroma>2")},
