@@ -23,6 +23,10 @@ def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.asarray(array).copy()) for name, array in arrays.items()}
 
 
+def sketch_of(given: Outputs) -> Tensor | None:
+    return next((given[name].float() for name in ("edge", "sketch", "edges") if name in given), None)
+
+
 @torch.inference_mode()
 def generator(case: Any) -> Outputs:
     given = tensors(case.inputs)
@@ -30,7 +34,7 @@ def generator(case: Any) -> Outputs:
     if "fuse" in case.spec["kwargs"]:
         network.config = replace(network.config, fuse=case.spec["kwargs"]["fuse"])
     image, mask = given["image"].float(), given["mask"].float()
-    sketch = next((given[name].float() for name in ("edge", "sketch", "edges") if name in given), None)
+    sketch = sketch_of(given)
     stage1, stage2 = network(image, mask, sketch, attended=mask[:1])  # the published code attends by the first mask of a batch
     return {"stage1": stage1, "stage2": stage2, "complete": stage2 * mask + image * (1 - mask)}
 
@@ -40,7 +44,9 @@ def attention(layout: str) -> Callable[[Any], Outputs]:
     def called(case: Any) -> Outputs:
         given, kwargs = tensors(case.inputs), case.spec["kwargs"]
         config = Config(padding=layout, fuse=bool(kwargs.get("fuse")))  # type: ignore[arg-type]
-        return {"y": deepfill_v2.attention(given["f"].float(), given["b"].float(), given["mask"].float()[:1], config)}
+        features, background = given["f"].float(), given["b"].float()
+        mask = given["mask"].float()[:1] if "mask" in given else torch.zeros_like(background[:1, :1])
+        return {"y": deepfill_v2.attention(features, background, mask, config, float(kwargs.get("softmax_scale", deepfill_v2.SCALE)))}
 
     return called
 
@@ -52,8 +58,8 @@ def judge(layout: str) -> Callable[[Any], Outputs]:
         loaded = adopt(tensors(case.weights()), "deepfill-v2", "discriminator")
         network = deepfill_v2.Discriminator(replace(loaded.config, padding=layout)).eval()
         network.load_state_dict(loaded.model.state_dict())
-        mask = torch.cat([given["mask"].float()] * 2)
-        scores = network(torch.cat([given["real"].float(), given["fake"].float()]), mask)
+        mask, sketch = (None if x is None else torch.cat([x.float()] * 2) for x in (given["mask"], sketch_of(given)))
+        scores = network(torch.cat([given["real"].float(), given["fake"].float()]), mask, sketch)
         real, fake = scores.chunk(2)
         ours = {"scores": scores, "discriminator_loss": 0.5 * (hinge(real, True) + hinge(fake, False))}
         ours["generator_loss"] = hinge(fake, True, generator=True)

@@ -31,7 +31,11 @@ def single(value: Any) -> int:
 def layer(case: Any) -> Outputs:
     """A mask of many channels has one for each source of features."""
     given, kwargs, state = tensors(case.inputs), case.spec["kwargs"], tensors(case.weights())
-    several = bool(kwargs.get("multi_channel"))
+    port = "input_conv.weight" in state  # divided by the number of known values, not by their share; a mask for every channel
+    if port:
+        state = {name.removeprefix("input_conv."): tensor for name, tensor in state.items() if name.startswith("input_conv.")}
+        state["weight"] = state["weight"] / state["weight"][0].numel()
+    several = port or bool(kwargs.get("multi_channel"))
     inputs, kernel = kwargs["in_channels"], single(kwargs["kernel_size"])
     shape = (single(kwargs.get(name, default)) for name, default in (("stride", 1), ("padding", 0)))
     conv = PartialConv(
@@ -68,6 +72,7 @@ def losses(case: Any) -> Outputs:
 
 MODULES = {
     "models.partialconv2d.PartialConv2d": layer,
+    "net.PartialConv": layer,
     "net.PConvUNet": unet,
     "loss.InpaintingLoss with net.VGG16FeatureExtractor": losses,
 }

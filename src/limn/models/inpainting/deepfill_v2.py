@@ -170,10 +170,11 @@ class Generator(nn.Module):
         return self(images, mask, sketch)[1] * mask + images * (1 - mask)
 
 
-def attention(features: Tensor, background: Tensor, mask: Tensor, config: Config) -> Tensor:
+def attention(features: Tensor, background: Tensor, mask: Tensor, config: Config, scale: float = SCALE) -> Tensor:
     """Rebuild features (N, C, H, W) as mixtures of 4x4 patches of the background, by how alike 3x3 patches are at half the size.
 
-    `mask` (N or 1, 1, 4H, 4W) is 1 in the hole: patches that touch it are not copied. Contextual attention, arXiv 1801.07892.
+    `mask` (N or 1, 1, h, w), some times the background's size, is 1 in the hole: patches that touch it are not copied.
+    Contextual attention, arXiv 1801.07892.
     """
     small, keys = (shrunk(x, 2, config.padding) for x in (features, background))
     height, width = small.shape[2:]
@@ -182,9 +183,9 @@ def attention(features: Tensor, background: Tensor, mask: Tensor, config: Config
     scores = torch.bmm(patches.transpose(1, 2), queries)  # (N, patches, places)
     if config.fuse:
         scores = fused(scores, tuple(keys.shape[2:]), (height, width))
-    hole = F.unfold(shrunk(mask, 8, config.padding), 3, padding=1).mean(1)
+    hole = F.unfold(shrunk(mask, mask.shape[2] // keys.shape[2], config.padding), 3, padding=1).mean(1)
     known = (hole == 0).to(scores.dtype)[..., None]
-    weights = torch.softmax(scores * known * SCALE, 1) * known
+    weights = torch.softmax(scores * known * scale, 1) * known
     copies = F.unfold(background, 4, padding=1, stride=2)
     return F.fold(torch.bmm(copies, weights), (2 * height, 2 * width), 4, padding=1, stride=2) / 4
 
