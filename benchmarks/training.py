@@ -1,126 +1,75 @@
 """How fast the StyleGAN2 training step of the `auto` recipe runs, against the published order of operations.
 
-    python benchmarks/training.py [--sizes 64 128] [--batch 4] [--repeats 3] [--threads 1]
+    python benchmarks/training.py [--sizes 64 128] [--batch 4] [--repeats 3] [--threads 1] [--augment 0.2]
 
-Both ways run the same objective, phases and optimiser in one process; `published` computes as the published trainer's reference path
-for a CPU does, in float32 and NCHW: demodulation from one weight tensor per sample, zeros inserted and filtered for every change of
-resolution, bias, activation, gain and clamp as separate steps, memory returned to the system after each. Augmentation is off in both.
-A step is one discriminator, one generator, a quarter of a path-length and a sixteenth of an R1 phase. The time of an image does not
-depend on the batch, so a small one is measured. With one thread the clock is the processor's: neighbours do not count as time.
+Each way runs in a process of its own, and the processes take turns, phase by phase, so that all see the same neighbours;
+`published_stylegan2.py` says what the published trainer's reference path for a CPU does. The objective, the phases, the random numbers
+and the weights are the same, and so are the discriminator's logits of generated images, up to rounding: that is printed first.
+A step is one discriminator, one generator, a quarter of a path-length and a sixteenth of an R1 phase, and the average of the weights,
+at a probability of augmentation of `--augment`. With one thread the clock is the processor's: neighbours do not count as time, though
+they slow memory down for all. Small batches are measured; larger ones pay less for each image, as weights are prepared once a step.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import multiprocessing
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
-import torch.nn.functional as F
-from synthesis import peak, published_filter, timed
+from published_stylegan2 import published
+from synthesis import peak, timed
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from limn.blocks.equalized import EqualConv, EqualLinear
 from limn.device import keep_memory
 from limn.models.generation import stylegan2
-from limn.models.generation.stylegan2 import Layer, ToRGB
 from limn.models.records import seeded
-from limn.training import loop
+from limn.training import average, loop
+
+WAYS = {"published, float32": torch.float32, "limn, float32": torch.float32, "limn, bfloat16": torch.bfloat16}
 
 
-def act(x: Tensor, bias: Tensor | None, active: bool, gain: float, clamp: float | None) -> Tensor:
-    """Bias, activation, gain and clamp, one after the other."""
-    if bias is not None:
-        x = x + bias.reshape([1, -1] + [1] * (x.ndim - 2))
-    if active:
-        x = F.leaky_relu(x, 0.2)
-    gain = gain * math.sqrt(2) if active else gain
-    x = x * gain if gain != 1 else x
-    return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)
-
-
-def modulate(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool) -> tuple[Tensor, Tensor | None]:
-    """Scale the input by its style; the factor of demodulation comes from one weight tensor per sample."""
-    factor = None
-    if demodulate:
-        factor = ((weight[None] * style[:, None, :, None, None]).square().sum((2, 3, 4)) + 1e-8).rsqrt()[:, :, None, None]
-    return x.contiguous() * style[:, :, None, None], factor
-
-
-def layer(self: Layer, x: Tensor, style: Tensor, noise: Any, rng: torch.Generator | None, gain: float = 1.0) -> Tensor:
-    x, factor = modulate(x, self.weight, style, True)
-    if self.up:
-        x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
-        x = published_filter(x, self.taps, 1, (1, 1), 4.0)
-    else:
-        x = F.conv2d(x, self.weight, padding=1)
-    assert factor is not None
-    x = torch.addcmul(self.plane(len(x), noise, rng) * self.noise_strength, x, factor)
-    return act(x, self.bias, True, gain, self.clamp)
-
-
-def rgb(self: ToRGB, x: Tensor, style: Tensor) -> Tensor:
-    x, _ = modulate(x, self.weight, style / math.sqrt(self.weight.shape[1]), False)
-    return act(F.conv2d(x, self.weight), self.bias, False, 1.0, self.clamp)
-
-
-def conv(self: EqualConv, x: Tensor, gain: float = 1.0) -> Tensor:
-    weight, pad = self.weight * self.scale, self.weight.shape[-1] // 2
-    x = x.contiguous()
-    if self.down:
-        around = (pad + 1, pad + 1) if pad else (1, 1)
-        x = published_filter(x, self.taps, 1, around, 1.0)
-        x = F.conv2d(x, weight, stride=2) if pad else F.conv2d(x[:, :, ::2, ::2], weight)
-    else:
-        x = F.conv2d(x, weight, padding=pad)
-    return act(x, self.bias, self.activation, gain, self.clamp)
-
-
-def linear(self: EqualLinear, x: Tensor) -> Tensor:
-    return act(F.linear(x, self.weight * self.scale), self.bias * self.rate, self.activation, 1.0, None)
-
-
-@contextmanager
-def published() -> Iterator[None]:
-    """Let every layer compute in the published order."""
-    ways: list[tuple[Any, Any]] = [(Layer, layer), (ToRGB, rgb), (EqualConv, conv), (EqualLinear, linear)]
-    patches = [mock.patch.object(kind, "forward", way) for kind, way in ways]
-    patches += [mock.patch.object(stylegan2, "upsample", lambda x, taps: published_filter(x, taps, 2, (2, 1), 4.0))]
-    for patch in patches:
-        patch.start()
-    try:
-        yield
-    finally:
-        for patch in patches:
-            patch.stop()
-
-
-def run_of(size: int, batch: int, dtype: torch.dtype) -> loop.Run:
+def run_of(size: int, batch: int, dtype: torch.dtype, augment: float = 0.0) -> loop.Run:
     """A run of the recipe that is never saved."""
     recipe = stylegan2.auto(size, batch)
     torch.manual_seed(0)
-    objective = stylegan2.objective(recipe.config, **{**recipe.objective, "augment": ""})
+    objective = stylegan2.objective(recipe.config, **{**recipe.objective, "initial": augment})
     settings = loop.Settings(Path("/nonexistent"), recipe.steps, batch, ema_kimg=recipe.ema_kimg, dtype=dtype)
     return loop.start(settings, objective, lambda *_: None)
 
 
-def step_seconds(run: loop.Run, batch: dict[str, Tensor], repeats: int) -> tuple[float, dict[str, float]]:
-    """Processor seconds of one mean step, and those of each phase."""
-    parts, phases = [(0, batch)], {}
-    for index, phase in enumerate(run.phases):
-        loop.one_phase(run, phase, index, parts)
-        times = [timed(lambda i=index, p=phase: loop.one_phase(run, p, i, parts)) for _ in range(repeats)]  # type: ignore[misc]
-        phases[phase.name] = statistics.median(times)
-    return sum(phases[phase.name] / phase.every for phase in run.phases), phases
+def pictures(size: int, batch: int) -> Tensor:
+    return torch.rand(batch, 3, size, size, generator=seeded(2)) * 2 - 1
 
 
-def operations(run: loop.Run, batch: dict[str, Tensor]) -> float:
+def work(name: str, size: int, asked: argparse.Namespace, line: Connection) -> None:
+    """Answer requests: a phase's number -> its seconds, "average" -> the seconds of the weights' average, None -> leave."""
+    torch.set_num_threads(asked.threads)
+    ours = not name.startswith("published")
+    if ours:
+        keep_memory()
+    with nullcontext() if ours else published():
+        run = run_of(size, asked.batch, WAYS[name], asked.augment)
+        layout = torch.channels_last if ours else torch.contiguous_format
+        run.networks.to(memory_format=layout)  # type: ignore[call-overload]
+        parts = [(0, {"image": pictures(size, asked.batch).contiguous(memory_format=layout)})]
+        while (request := line.recv()) is not None:
+            if request == "logits":
+                line.send(logits(run, asked.batch))
+            elif request == "operations":
+                line.send(operations(run, parts))
+            elif request == "average":
+                line.send(timed(lambda: average.update(run.averages, run.networks, 0.99)))
+            else:
+                line.send(timed(lambda index=request: loop.one_phase(run, run.phases[index], index, parts)))  # type: ignore[misc]
+
+
+def operations(run: loop.Run, parts: list[tuple[int, dict[str, Tensor]]]) -> float:
     """Floating-point operations of a step's two main phases, as PyTorch counts convolutions and products, forward and backward.
 
     Its counter cannot follow the second derivatives of R1 and path length, so that rates computed from this are a little low.
@@ -129,24 +78,56 @@ def operations(run: loop.Run, batch: dict[str, Tensor]) -> float:
     for index, phase in enumerate(run.phases):
         if phase.every == 1:
             with FlopCounterMode(display=False) as counter:
-                loop.one_phase(run, phase, index, [(0, batch)])
+                loop.one_phase(run, phase, index, parts)
             total += counter.get_total_flops()
     return total
 
 
-def difference(run: loop.Run, batch: int) -> float:
-    """Largest difference of both ways in the discriminator's view of the generator's images, relative to its size."""
+def logits(run: loop.Run, batch: int) -> Tensor:
+    """The discriminator's view of the generator's images before the first step, gradients on as in training, in float32."""
     networks: Any = run.networks
     z = torch.randn(batch, 512, generator=seeded(1))
+    w = networks["generator"].mapping(z)
+    return networks["discriminator"](networks["generator"].synthesis(w, "const")).detach()
 
-    def look() -> Tensor:
-        w = networks["generator"].mapping(z)
-        return networks["discriminator"](networks["generator"].synthesis(w.requires_grad_(), "const")).detach()
 
-    ours = look()
-    with published():
-        theirs = look()
-    return float((ours - theirs).abs().max() / theirs.abs().max())
+def measure(size: int, asked: argparse.Namespace) -> None:
+    """Print a line for each way."""
+    lines: dict[str, Connection] = {}
+    spawn = multiprocessing.get_context("spawn")
+    for name in WAYS:
+        lines[name], theirs = spawn.Pipe()
+        spawn.Process(target=work, args=(name, size, asked, theirs), daemon=True).start()
+
+    def ask(name: str, request: Any) -> Any:
+        lines[name].send(request)
+        return lines[name].recv()
+
+    truth, ours = (ask(name, "logits") for name in list(WAYS)[:2])
+    print(f"{size}²: both ways differ by {float((ours - truth).abs().max() / truth.abs().max()):.1e}", flush=True)
+    phases = run_of(size, asked.batch, torch.float32).phases
+    share = {index: 1 / phase.every for index, phase in enumerate(phases)} | {"average": 1.0}
+    times: dict[str, dict[Any, list[float]]] = {name: {part: [] for part in share} for name in WAYS}
+    for turn in range(asked.repeats + 1):
+        for part in share:
+            for name in WAYS:
+                seconds = ask(name, part)
+                if turn:  # the first turn finds memory
+                    times[name][part].append(seconds)
+    flops = ask("limn, float32", "operations")
+    ceilings = {dtype: peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    middle = {name: {part: statistics.median(each) for part, each in parts.items()} for name, parts in times.items()}
+    total = {name: sum(seconds * share[part] for part, seconds in parts.items()) for name, parts in middle.items()}
+    for name, parts in middle.items():
+        rate = flops / total[name] / 1e9
+        each = "  ".join(f"{part if part == 'average' else phases[part].name} {value:.2f}" for part, value in parts.items())
+        print(
+            f"{size:4}² {name:20} {asked.batch / total[name]:6.2f} images/s  {total['published, float32'] / total[name]:5.2f}×  "
+            f"{rate:5.0f} GFLOP/s  {rate / ceilings[WAYS[name]]:4.0%} of peak   s: {each}",
+            flush=True,
+        )
+    for line in lines.values():
+        line.send(None)
 
 
 def main() -> None:
@@ -154,33 +135,11 @@ def main() -> None:
     arguments.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
     for name, default in (("batch", 4), ("repeats", 3), ("threads", 1)):
         arguments.add_argument(f"--{name}", type=int, default=default)
-    options = arguments.parse_args()
-    torch.set_num_threads(options.threads)
-    rows: dict[tuple[int, str], tuple[float, dict[str, float]]] = {}
-    flops: dict[int, float] = {}
-    batches = {size: {"image": torch.rand(options.batch, 3, size, size) * 2 - 1} for size in options.sizes}
-    for size in options.sizes:  # the published way first: memory is kept from then on
-        run = run_of(size, options.batch, torch.float32)
-        run.networks.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        print(f"{size}²: both ways differ by {difference(run, options.batch):.1e}", flush=True)
-        with published():
-            rows[size, "published, float32"] = step_seconds(run, batches[size], options.repeats)
-    keep_memory()
-    for size in options.sizes:
-        batch = {"image": batches[size]["image"].contiguous(memory_format=torch.channels_last)}
-        for name, dtype in (("limn, float32", torch.float32), ("limn, bfloat16", torch.bfloat16)):
-            run = run_of(size, options.batch, dtype)
-            rows[size, name] = step_seconds(run, batch, options.repeats)
-        flops[size] = operations(run_of(size, options.batch, torch.float32), batch)
-    ceilings = {dtype: peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    for (size, name), (seconds, phases) in rows.items():
-        base, rate = rows[size, "published, float32"][0], flops[size] / seconds / 1e9
-        ceiling = ceilings[torch.bfloat16 if "bfloat16" in name else torch.float32]
-        each = "  ".join(f"{phase} {value:.2f}" for phase, value in phases.items())
-        print(
-            f"{size:4}² {name:20} {options.batch / seconds:6.2f} images/s  {base / seconds:5.2f}×  "
-            f"{rate:5.0f} GFLOP/s  {rate / ceiling:4.0%} of peak   s: {each}"
-        )
+    arguments.add_argument("--augment", type=float, default=0.2)
+    asked = arguments.parse_args()
+    torch.set_num_threads(asked.threads)
+    for size in asked.sizes:
+        measure(size, asked)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,26 @@ def test_sliced_wasserstein_depends_on_its_seed_alone(photo: torch.Tensor) -> No
     assert sliced_wasserstein(images, noisy(images, 0.1), seed=3) == sliced_wasserstein(images, noisy(images, 0.1), seed=3)
 
 
+@pytest.mark.parametrize("convention", pairs.CONVENTIONS)
+def test_ssim_averages_as_a_convolution_does(photo: torch.Tensor, convention: str) -> None:
+    window, x = pairs.CONVENTIONS[convention], photo[:, :, :50, :83].double()  # more and less than a product takes
+    taps = torch.arange(window.width, dtype=x.dtype) - window.width // 2
+    taps = torch.exp(-taps.square() / (2 * window.sigma**2)) if window.kind == "gaussian" else torch.ones_like(taps)
+    kernel = torch.outer(taps, taps) / taps.sum() ** 2
+    half = window.width // 2
+    padded = torch.nn.functional.pad(x, [half] * 4, mode="reflect") if window.border == "reflect" else x
+    plain = torch.nn.functional.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
+    assert torch.allclose(pairs._average(x[None], window)[0], plain)
+
+
+@pytest.mark.parametrize("level", [-0.99, 0.0, 0.97])
+def test_single_precision_is_enough_for_flat_pictures(photo: torch.Tensor, level: float) -> None:
+    dull = (level + 0.02 * photo[:, :, :128, :128]).clamp(-1, 1)
+    other = noisy(dull, 0.01).clamp(-1, 1)
+    for measure in (pairs.psnr, pairs.ssim, lambda a, b: pairs.ms_ssim(a, b, 4)):
+        assert float(measure(dull, other)) == pytest.approx(float(measure(dull.double(), other.double())), rel=1e-5)
+
+
 def test_psnr_and_ssim_of_known_pairs(photo: torch.Tensor) -> None:
     shifted = photo.clamp(-0.9, 0.9) + 0.02
     assert float(pairs.psnr(photo.clamp(-0.9, 0.9), shifted)) == pytest.approx(40, abs=0.01), "a hundredth of the range everywhere"

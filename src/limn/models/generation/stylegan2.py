@@ -30,6 +30,7 @@ from limn.losses.adversarial import logistic, path_lengths, r1
 from limn.models.generation import stylegan2_layouts as layouts
 from limn.models.generation import stylegan2_settings as settings
 from limn.models.generation.stylegan2_growth import silence
+from limn.models.generation.stylegan2_settings import resolutions, widths
 from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, State, seeded
 
 Noise = Literal["const", "random", "none"]
@@ -57,15 +58,6 @@ class Config:
     label_layers: int = 8  # mapping layers of the discriminator's label
     group: int = 4  # of the minibatch standard deviation
     std_channels: int = 1
-
-
-def widths(size: int, base: int = 32768, top: int = 512) -> tuple[int, ...]:
-    """Channels of the resolutions 4 ... size: base / resolution, at most `top` (the published rule)."""
-    return tuple(min(base // resolution, top) for resolution in resolutions(size))
-
-
-def resolutions(size: int) -> list[int]:
-    return [2**power for power in range(2, int(math.log2(size)) + 1)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- mapping
@@ -153,10 +145,10 @@ class Layer(nn.Module):
             plane = self.plane(1, noise, rng) * (self.noise_strength * gain) if self.use_noise and noise != "none" else None
             x = folded_layer(x, self.weight, style, self.bias, plane, up, gain)
             return x if clamp is None else x.clamp_(-clamp, clamp)
-        x = modulated_conv(x, self.weight, style, up=up, gain=gain)
+        x = modulated_conv(x, self.weight, style, up=up, gain=gain, bias=self.bias * gain)
         if self.use_noise and noise != "none":
             x = x.add_((self.plane(len(x), noise, rng) * (self.noise_strength * gain)).to(x.dtype))
-        return activate(x.add_((self.bias * gain).to(x.dtype)[:, None, None]), clamp)
+        return activate(x, clamp)
 
     def plane(self, count: int, noise: Noise, rng: torch.Generator | None) -> Tensor:
         if noise == "const":
@@ -182,8 +174,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         scale = 1 / math.sqrt(self.weight.shape[1])
-        x = modulated_conv(x, self.weight, style * scale, demodulate=False)
-        x = x + self.bias.to(x.dtype)[:, None, None]
+        x = modulated_conv(x, self.weight, style * scale, demodulate=False, bias=self.bias)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
@@ -262,7 +253,7 @@ class Synthesis(nn.Module):
         self, styles: list[Tensor], noise: Noise = "const", rng: torch.Generator | None = None, features: dict[int, Tensor] | None = None
     ) -> Tensor:
         """Synthesise from the space S. `features`, if given, receives what leaves each resolution's block."""
-        if len(styles[0]) > 1 and features is None and styles[0].device.type == "cpu" and not torch.is_grad_enabled():
+        if len(styles[0]) > 1 and features is None and not self.training and alone(styles[0][:1]):
             # One sample at a time keeps the activations in the cache and lets every layer fold its style.
             return torch.cat([self.render([style[i : i + 1] for style in styles], noise, rng) for i in range(len(styles[0]))])
         queue, image = list(styles), None
@@ -350,11 +341,11 @@ class Epilogue(nn.Module):
         self.fc = EqualLinear(inputs * 16, inputs, activation=True)
         self.out = EqualLinear(inputs, label_dim or 1)
 
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+    def forward(self, x: Tensor, image: Tensor, sets: int = 1) -> Tensor:
         if hasattr(self, "fromrgb"):
             x = x + self.fromrgb(image)
         if self.std_channels:
-            x = minibatch_std(x, self.group, self.std_channels)
+            x = minibatch_std(x, self.group, self.std_channels, sets)
         return self.out(self.fc(self.conv(x).flatten(1)))
 
 
@@ -383,8 +374,9 @@ class Discriminator(nn.Module):
         assert x is not None, "a discriminator has at least one block"
         return x, image
 
-    def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor:
-        logits = self.b4(*self.features(image))
+    def forward(self, image: Tensor, label: Tensor | None = None, sets: int = 1) -> Tensor:
+        """Logits of `sets` batches of one size, stacked: those of each batch alone."""
+        logits = self.b4(*self.features(image), sets)
         if self.label_dim:
             logits = (logits * self.mapping(None, label)).sum(1, keepdim=True) / math.sqrt(self.label_dim)
         return logits
@@ -478,7 +470,9 @@ class Objective:
         images, label = batch["image"], batch.get("label")
         with torch.no_grad():
             fake = self.generator.synthesis(self.styles(len(images), label, rng, self.mixing), "random", rng)
-        on_fake, on_real = self.judge(fake, label, rng), self.judge(images, label, rng)
+        both = torch.cat([self.augment(fake, rng), self.augment(images, rng)]).contiguous(memory_format=torch.channels_last)
+        labels = None if label is None else torch.cat([label, label])
+        on_fake, on_real = self.discriminator(both, labels, sets=2).float().chunk(2)  # in one pass: weights are prepared once
         self.signs += torch.stack([on_real.detach().sign().sum(), on_real.new_tensor(float(len(on_real)))]).cpu()
         return {"fake": logistic(on_fake, real=False).mean(), "real": logistic(on_real, real=True).mean()}
 

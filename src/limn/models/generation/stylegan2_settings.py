@@ -5,6 +5,7 @@ Karras et al., arXiv 1912.04958 (configuration f) and 2006.06676 (appendix C); t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -35,6 +36,15 @@ TABLE = {
     "paper1024": Setting(1024, 32768, 8, 32, 4, 0.002, 2.0, 10),
     "cifar": Setting(32, 32768, 2, 64, 32, 0.0025, 0.01, 500, 0.05, 100_000, path_weight=0.0, mixing=0.0, discriminator="orig"),
 }
+
+
+def widths(size: int, base: int = 32768, top: int = 512) -> tuple[int, ...]:
+    """Channels of the resolutions 4 ... size: base / resolution, at most `top` (the published rule)."""
+    return tuple(min(base // resolution, top) for resolution in resolutions(size))
+
+
+def resolutions(size: int) -> list[int]:
+    return [2**power for power in range(2, int(math.log2(size)) + 1)]
 
 
 def auto(size: int, batch: int = 0, devices: int = 1) -> Setting:
