@@ -150,6 +150,7 @@ def test_large_pictures_are_marked_in_strips(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(watermark, "LARGE", 90_000)
     monkeypatch.setattr(watermark, "STRIP", 20_000)
+    monkeypatch.setattr(watermark, "COPY", 90_000)
     image = Image.fromarray(astronaut()).resize((640, 480))
     marked = watermark.embed(image, 0x12345678)
     found = watermark.detect(marked, cropped=False)

@@ -40,6 +40,7 @@ WINDOW = 768  # canonical pixels of a part of a picture that are looked at
 ROUNDS = 5  # of measuring and evening out when a mark is put in
 KEY = 0x11A4
 LARGE = 24_000_000  # pixels of a picture beyond which it is marked in strips
+COPY = 6_000_000  # pixels of the smaller copy by which it is decided how
 STRIP = 4_000_000  # pixels of a strip
 
 
@@ -67,7 +68,7 @@ def _in_strips(image: Image.Image, payload: int, mask: NDArray[np.generic] | Non
     """Mark a large picture strip by strip, as strongly as a smaller copy of it needs: in floating point it would fill the memory."""
     if mask is not None:
         _check(image, mask)
-    shrink = (LARGE / (image.width * image.height)) ** 0.5
+    shrink = (COPY / (image.width * image.height)) ** 0.5
     size = round(image.width * shrink), round(image.height * shrink)
     image = image if image.mode == "RGB" else image.convert("RGB")
     small = image.resize(size, Image.Resampling.BOX)
