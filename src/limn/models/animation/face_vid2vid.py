@@ -329,6 +329,7 @@ class Animator:
     """The four networks together, as `limn animate` uses them."""
 
     template = "ffhq"
+    parts = ("generator", "kp_detector", "he_estimator")
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         self.generator, self.detector, self.pose = (networks[name] for name in ("generator", "kp_detector", "he_estimator"))

@@ -214,6 +214,7 @@ class Animator:
     """Detector and generator together, as `limn animate` uses them."""
 
     template = "ffhq"
+    parts = ("generator", "kp_detector")
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         self.generator, self.detector = networks["generator"], networks["kp_detector"]
