@@ -22,6 +22,8 @@ ROUNDS = 4
 POWER = 0.8  # trust in the colours against the prior
 ROUGHNESS = 0.35  # trust in the roughness against the colours
 BINS = (20, 14, 14)  # of lightness and the two colour axes, the latter over the picture's own range
+BARE = 0.85  # how much of the prior for hair a usual colour of the face gives to skin: bald heads
+GREY = 3.0  # levels by which a colour axis varies, below which a picture counts as grey
 LEVELS = 10  # of roughness
 LEFT_IRIS, RIGHT_IRIS, TOP, CHIN, NOSE, SIDES = 468, 473, 10, 152, 1, (234, 454)
 _B, _H, _S, _N, _C = range(len(OUTER))
@@ -102,8 +104,7 @@ def outer(picture: np.ndarray, likely: np.ndarray, at: Frame) -> np.ndarray:
     for number in range(ROUNDS):
         teaching = shares**2  # the surer a pixel, the more it teaches
         if number == 0:
-            teaching[_S] *= at.depth > 0.15
-            teaching[_H] *= at.depth < 0
+            before = _first_lesson(teaching, likely, cells, at, coloured=bool(lab[..., 1:].std((0, 1)).max() > GREY))
         seen = np.stack([_likelihood(*cells, weight) for weight in teaching])
         seen[_N] = np.logaddexp(seen[_N] + np.log(0.25), seen[_S] + np.log(0.75))  # a neck is skin, in shadow
         score = before + POWER * seen
@@ -112,6 +113,27 @@ def outer(picture: np.ndarray, likely: np.ndarray, at: Frame) -> np.ndarray:
             smooth = np.clip(np.stack([_guided(light, share) for share in shares]), 1e-4, 1)
             shares = _normal(1.6 * np.log(smooth / smooth.sum(0)) + 0.4 * (score - score.max(0)))
     return shares
+
+
+def _first_lesson(teaching: np.ndarray, likely: np.ndarray, cells: tuple[np.ndarray, np.ndarray], at: Frame, coloured: bool) -> np.ndarray:
+    """Let only sure pixels teach (`teaching` is changed in place), and return the logarithm of what is likely, bald heads allowed for.
+
+    What has the colour of the face's middle, or of the background, teaches no hair; above the eyes, colours that are usual in the face's
+    middle are skin rather than hair. Grey pictures do not tell skin from hair by colour.
+    """
+    teaching[_S] *= at.depth > 0.15
+    teaching[_H] *= at.depth < 0
+    skin, hair, behind = (_likelihood(*cells, teaching[part]) for part in (_S, _H, _B))
+    teaching[_H] /= 1 + np.exp(np.clip(np.maximum(skin, behind) - hair + 1.5, -60, 60))
+    middle = skin[at.depth > 0.15]
+    if not coloured or not middle.size:
+        return np.log(likely + 1e-4)
+    usual = (skin > np.quantile(middle, 0.15)).astype(np.float32)
+    moved = BARE * cv2.GaussianBlur(usual, (0, 0), 1.5) * (at.below < -0.2) * likely[_H]
+    likely = likely.copy()
+    likely[_S] += moved
+    likely[_H] -= moved
+    return np.log(likely + 1e-4)
 
 
 def labels(picture: np.ndarray, mesh: np.ndarray, likely: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
