@@ -176,6 +176,9 @@ def load_swapper(model: str, identity: str, device: str, colour: Colour, strengt
     network: Any = loaded.model
     if not hasattr(network, "swap"):
         raise WeightsError(f"{model} is the {loaded.part} of {loaded.system}: a swapper is needed; `limn models list` shows them")
+    made_for = str(loaded.meta.get("training", {}).get("identity", "")).split()
+    if len(made_for) == 2 and made_for[1] != knows.hash:
+        raise WeightsError(f"{model} was trained beside {made_for[0]}, and {identity} is another network: give that one with --identity")
     template = IDENTITIES.get(knows.system, network.template)
     chosen: Way = "transfer" if network.template == TEMPLATE and network.size < FINE else "paste"
     if way != "auto":
