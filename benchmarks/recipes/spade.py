@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limn.faces.drawn import labels
+from limn.metrics.sliced import sliced_wasserstein
 from limn.models.records import seeded
 from limn.training.datasets import open_dataset
 from limn.weights import load
-from recipes.frechets import frechet_limn
+from recipes.frechets import frechet_limn, frechet_thumbnails
 
 DATA = "portraits128.zip"
 PRESET = "portraits-64"
@@ -24,7 +25,8 @@ OPTIONS = ["--where", "chroma>3"]
 def measure(model: Path, data: Path) -> dict[str, float]:
     """Return figures for people who were held out: distances to their portraits, and how well a picture keeps to its label map.
 
-    `fd_limn` has drawn styles, `fd_limn_own` and `l1_own` (levels of 255) those that the encoder reads; `kept` is the share of the
+    `fd_limn` has drawn styles (the features are also those of the recipe's perceptual loss, which favours it; `thumbs` and `swd`,
+    in tone and texture, are not), `fd_limn_own` and `l1_own` (levels of 255) those that the encoder reads; `kept` is the share of the
     map's pixels about the face that the mesh of the picture draws alike, `kept_photo` what the portraits themselves reach.
     """
     generator, encoder = load(model, part="generator"), load(model, part="encoder").model
@@ -36,6 +38,7 @@ def measure(model: Path, data: Path) -> dict[str, float]:
         [generator.model(part, encoder(shown)[0]) for part, shown in zip(maps.split(32), batch["image"].split(32), strict=True)]
     )
     figures = {"fd_limn": frechet_limn(drawn, batch["image"]), "fd_limn_own": frechet_limn(own, batch["image"])}
+    figures |= {"thumbs": frechet_thumbnails(drawn, batch["image"]), "swd": sliced_wasserstein(drawn, batch["image"]).mean}
     figures["l1_own"] = float((own - batch["image"]).abs().mean()) * 127.5
     return figures | {"kept": kept(drawn, batch["mask"]), "kept_photo": kept(batch["image"], batch["mask"]), "people": float(len(held))}
 
