@@ -67,7 +67,9 @@ class Layer(nn.Module):
         self.affine = EqualLinear(config.w_dim, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs * (2 if config.concat else 1)))
-        self.noise_strength = nn.Parameter(torch.zeros(()))  # the published name of the factor of the encoder's map
+        # StyleGAN2's name of the factor of the encoder's map, and its first value: from there it takes thousands of steps to let the map
+        # through, without which a difference cannot be drawn
+        self.noise_strength = nn.Parameter(torch.tensor(1.0 if config.residual else 0.0))
         self.register_buffer("taps", kernel(config.taps), persistent=False)
         self.up, self.concat = up, config.concat
 
