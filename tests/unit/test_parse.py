@@ -199,6 +199,19 @@ def test_the_mesh_alone_draws_parts(photo: Image.Image, face: Face) -> None:
         parse(photo, face, "limn-mesh")
 
 
+def test_the_parser_in_the_box_sees_hair_and_background(photo: Image.Image, face: Face) -> None:
+    found = parse(photo, face)
+    assert found.classes == limn_parser.CLASSES and face.mesh is not None
+    labels = found.labels()
+    name = lambda x, y: found.classes[labels[round(float(y)), round(float(x))]]  # noqa: E731
+    assert name(*face.mesh[50, :2]) == name(*face.mesh[280, :2]) == "skin" and name(*face.mesh[4, :2]) == "nose"
+    above = face.mesh[10, :2] - (face.mesh[152, :2] - face.mesh[10, :2]) * 0.25
+    assert name(*above) == "hair"
+    assert name(2, 500) == "background", "beyond the crop"
+    hair, skin = (found.region(part).sum() for part in ("hair", "skin"))
+    assert 0.2 < hair / skin < 5
+
+
 def test_what_covers_a_face_is_background() -> None:
     picture, drawn = np.full((64, 64, 3), 90, np.uint8), np.full((64, 64, 2), (1, 50), np.uint8)
     changed, labels = parsing.covered(picture, drawn, np.random.default_rng(1))

@@ -26,7 +26,7 @@ from limn.faces.paste import Box, region, unwarp
 if TYPE_CHECKING:
     import torch
 
-PARSER = "mesh"  # what parses faces unless another is named
+PARSER = "limn-parser"  # what parses faces unless another is named
 MESH_CROP = 256  # side of the crop in which parts are drawn from a mesh, pixels
 _BROWS, _EYES = ("left_brow", "right_brow"), ("left_eye", "right_eye")
 _LIPS, _EARS = ("upper_lip", "lower_lip"), ("left_ear", "right_ear")
