@@ -26,13 +26,13 @@ def measure(model: Path, data: Path) -> dict[str, float]:
     `still` is the error of showing the source as it is; `clip` are frames of one speaker, `portrait` photographs moved by their mesh.
     """
     animator = Animator({part: load(model, part=part).model for part in Animator.parts})
-    figures = {}
+    figures: dict[str, float] = {}
     for name, pairs in (
         ("clip", clip_pairs(data, animator.size)),
         ("portrait", portrait_pairs(data.parent / "portraits128.zip", animator.size)),
     ):
         rows = [of_batch(animator, source, target) for source, target in pairs]
-        figures |= {f"{name} {key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        figures |= {f"{name} {key}": float(np.mean([row[key] for row in rows])) for key in (rows[0] if rows else ())}
     return figures
 
 

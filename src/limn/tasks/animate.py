@@ -239,7 +239,7 @@ def animated_by_network(animator: Any, place: Any, portrait: Image.Image, face: 
     from limn.faces import align
     from limn.faces.align import warp
     from limn.faces.templates import matrix
-    from limn.media import to_image, to_tensor
+    from limn.media import to_tensor
 
     size, template = animator.size, animator.template
     crop, where = align(portrait, face, template, size)
@@ -251,35 +251,63 @@ def animated_by_network(animator: Any, place: Any, portrait: Image.Image, face: 
         return animator.motion(to_tensor(seen).to(place))
 
     own, initial = animator.motion(source), read(found.initial)
-    before = to_image(animator.animate(source, own, own).float().cpu()[0])
+    put = put_back(animator, portrait, crop, where, source, own)
 
     def move(frame: Image.Image, _: Face, __: float) -> Image.Image:
         motion = read(frame)
-        wanted = motion if absolute else animator.transferred(own, motion, initial)
         with torch.inference_mode():
-            after = to_image(animator.animate(source, own, wanted).float().cpu()[0])
-        return in_place(portrait, crop, before, after, where, animator)
+            return put(motion if absolute else animator.transferred(own, motion, initial))
 
     return move
 
 
-def in_place(
-    portrait: Image.Image, crop: Image.Image, before: Image.Image, after: Image.Image, where: np.ndarray, animator: Any
-) -> Image.Image:
-    """Put a moved crop back: the picture of a fine model itself, of a small one only the change that it makes."""
+def put_back(
+    animator: Any, portrait: Image.Image, crop: Image.Image, where: np.ndarray, source: Any, own: Any
+) -> Callable[[Any], Image.Image]:
+    """Return what shows the portrait in a wanted motion.
+
+    The picture of a fine model is pasted; a small one that says where every pixel comes from moves the photograph's own pixels, and any
+    other lends the change that it makes.
+    """
     from limn.faces import paste, transfer
     from limn.faces.paste import feathered
+    from limn.media import to_image
     from limn.tasks.portrait import meshes
 
     size = animator.size
     if size >= FINE or animator.template != TEMPLATE:
-        return paste(portrait, after, where, feathered(size))
-    own, old, new = meshes([crop, before, after])
-    return transfer.apply(portrait, measured(crop, before, after, (own, old, new)), where, size)[0]
+        return lambda wanted: paste(portrait, to_image(animator.animate(source, own, wanted).float().cpu()[0]), where, feathered(size))
+    if hasattr(animator, "moved"):
+        (mesh,), still = meshes([crop]), animator.moved(source, own, own)
+        mask = transfer.face_mask(mesh)
+        return lambda wanted: transfer.apply(portrait, by_flow(animator.moved(source, own, wanted), still, mask), where, size)[0]
+    before = to_image(animator.animate(source, own, own).float().cpu()[0])
+
+    def changed(wanted: Any) -> Image.Image:
+        after = to_image(animator.animate(source, own, wanted).float().cpu()[0])
+        three = meshes([crop, before, after])
+        change = transfer.measure(crop, before, after, (three[0], three[1], three[2]), tone=False)
+        return transfer.apply(portrait, change, where, size)[0]
+
+    return changed
 
 
-def measured(crop: Image.Image, before: Image.Image, after: Image.Image, three: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Change:
-    """Describe the change of a small model; the skin keeps its tone, whatever the model does."""
+def by_flow(made: Any, still: Any, mask: np.ndarray) -> Change:
+    """Turn a backward flow into a change: what the model painted beyond its warp is added, less what it paints when nothing moves."""
+    import cv2
+
+    from limn.blocks.warp import grid
     from limn.faces import transfer
 
-    return transfer.measure(crop, before, after, three, tone=False)
+    def spread(maps: Any) -> np.ndarray:
+        return cv2.resize(maps.float().cpu().numpy(), (transfer.GRID, transfer.GRID), interpolation=cv2.INTER_CUBIC)
+
+    def painted(one: Any) -> np.ndarray:
+        return spread((one.image - one.warped)[0].permute(1, 2, 0) * 127.5)
+
+    size = made.image.shape[-1]
+    shift = (made.flow - grid(made.flow.shape[1:3], made.flow))[0] * (size - 1) / (2 * size)
+    rest = (still.flow - grid(still.flow.shape[1:3], still.flow))[0] * (size - 1) / (2 * size)
+    flow = transfer.unfold(spread(shift - rest) * mask[..., None])
+    colour = cv2.GaussianBlur(painted(made) - transfer.sample(painted(still), flow), (0, 0), transfer.GRID / size) * mask[..., None]
+    return transfer.Change(flow, colour, np.zeros((transfer.GRID, transfer.GRID, 4), np.float32), mask)

@@ -30,7 +30,6 @@ from limn.models.records import Adam, Card, Losses, Phase, Preset, Published, St
 
 PI = 3.14  # of the published conversion to radians
 DEPTHS = (3, 4, 6, 3)  # bottlenecks of the four stages of the pose estimator
-STAGES = (256, 512, 1024, 2048)  # and their channels
 
 
 KEYPOINTS, MOTION, JUDGE = Hour(32, 1024, 5, 0.25), Hour(32, 1024, 5, 1.0), Judge()
@@ -50,6 +49,7 @@ class Config:
     keypoint_channels: int = 16384  # of the coarsest map, which becomes a volume of `keypoint_depth` layers
     keypoint_depth: int = 16
     stem: int = 64  # channels after the pose estimator's first convolution
+    stages: tuple[int, ...] = (256, 512, 1024, 2048)  # and after each of its four stages
     bins: int = 66  # of each angle
     swapped: bool = True  # what is called yaw comes from the head named roll, and the reverse
     motion: Hour = MOTION
@@ -137,7 +137,7 @@ class PoseEstimator(nn.Module):
         self.config = config
         self.conv1, self.norm1 = nn.Conv2d(config.channels, config.stem, 7, 2, padding=3), nn.BatchNorm2d(config.stem)
         inputs = config.stem
-        for stage, (channels, depth) in enumerate(zip(STAGES, DEPTHS, strict=True)):
+        for stage, (channels, depth) in enumerate(zip(config.stages, DEPTHS, strict=True)):
             self.add_module(f"conv{stage + 2}", nn.Conv2d(inputs, channels, 1))
             self.add_module(f"norm{stage + 2}", nn.BatchNorm2d(channels))
             number = 2 * stage + 1
@@ -151,7 +151,7 @@ class PoseEstimator(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         parts = dict(self.named_children())
         x = F.max_pool2d(F.relu(self.norm1(self.conv1((images + 1) / 2))), 3, 2, padding=1)
-        for stage in range(len(STAGES)):
+        for stage in range(len(DEPTHS)):
             x = F.relu(parts[f"norm{stage + 2}"](parts[f"conv{stage + 2}"](x)))
             x = parts[f"block{2 * stage}"](x) if stage else x
             x = parts[f"block{2 * stage + 1}"](x)
@@ -488,6 +488,7 @@ def pose_of(state: State) -> Config:
         channels=state["conv1.weight"].shape[1],
         points=state["fc_exp.weight"].shape[0] // 3,
         stem=state["conv1.weight"].shape[0],
+        stages=tuple(state[f"conv{stage + 2}.weight"].shape[0] for stage in range(len(DEPTHS))),
         bins=state["fc_yaw.weight"].shape[0],
     )
 
