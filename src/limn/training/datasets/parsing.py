@@ -67,7 +67,13 @@ class Parsing:
 
 
 def open(
-    path: str | Path, config: Any, train: bool = True, prior: str = "", folders: Sequence[str] = (), memory: float = MEMORY
+    path: str | Path,
+    config: Any,
+    train: bool = True,
+    prior: str = "",
+    folders: Sequence[str] = (),
+    memory: float = MEMORY,
+    skip_bad: bool = False,
 ) -> Parsing:
     """Open faces with classes at `config.size`; guesses start from a parser (`prior`: its name or file) in place of an average head.
 
@@ -82,7 +88,7 @@ def open(
         kept = Store(len(pictures), shape, lambda number: np.concatenate([pictures.pictures[number], drawn[number]], -1), memory)
         kept.fill()
         return Parsing(kept, mirrored(len(limn_parser.CLASSES)), train)
-    painted = masks.open(path, config, train, folders, config.classes, memory=memory)
+    painted = masks.open(path, config, train, folders, config.classes, memory=memory, skip_bad=skip_bad)
     sure = np.full((config.size, config.size, 1), 255, np.uint8)
     given = painted.store
     kept = Store(
