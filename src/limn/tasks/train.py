@@ -82,9 +82,11 @@ def train(
     dataset = open_dataset(chosen.data, data, config, True, **reading)
     facts |= {"init": tuned, "data": str(data), "pictures": len(dataset), "data_hash": record.data_hash(data)}
     run = loop.start(settings, objective, saver(system, config, beside))
-    finished = follow(run, dataset, f"{system} {name}", facts, before, note)
+    finished, step = follow(run, dataset, f"{system} {name}", facts, before, note), run.step
+    run.layout.close()
+    del run, objective  # which hold the group of processes too where they are spread over it
     group.leave()
-    return Trained(system, name, run.step, run.step * settings.batch, time.monotonic() - began, out / "model.safetensors", finished)
+    return Trained(system, name, step, step * settings.batch, time.monotonic() - began, out / "model.safetensors", finished)
 
 
 def place_of(device: str) -> Any:
@@ -128,15 +130,17 @@ def settings_for(
 
 def follow(run: Any, dataset: Any, title: str, facts: dict[str, Any], before: dict[str, Any], note: str) -> bool:
     """Write the record, train under the page, and return whether the end was reached."""
-    from limn.training import loop, page, record
+    from limn.training import loop, page, processes, record
 
-    group, warning = run.settings.processes, ""
+    group, warning, alone = run.settings.processes, "", ""
+    if run.settings.sharded and group.count == 1:
+        alone = "--parallel fsdp has one process to spread over: start it with `torchrun --nproc_per_node N -m limn train ...`"
     if before.get("data_hash", facts["data_hash"]) != facts["data_hash"]:
         warning = f"{facts['data']} is not what it was when this run began: the order of its items is another"
     if group.first:
         record.prepare(run.settings.out, facts, before, run.step, group.count, str(group.device))
-    with page.shown(title, run.settings.steps) as report:
-        for kind, said in (("note", note), ("warning", warning)):
+    with page.shown(title, run.settings.steps) as report, processes.together(group):
+        for kind, said in (("note", note), ("warning", warning), ("warning", alone)):
             if said and group.first:
                 report({"step": run.step, kind: said})
         return loop.train(run, dataset, report)
@@ -216,7 +220,7 @@ def built(
     return objective, getattr(objective, "config", config), beside, note
 
 
-FROZEN = ("generator", "features", "identity")  # settings of an objective that name a trained model
+FROZEN = ("generator", "features", "identity", "landmarks")  # settings of an objective that name a trained model
 
 
 def frozen(options: dict[str, Any], place: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -266,5 +270,6 @@ def described(system: str, preset: str, config: Any, objective: dict[str, Any], 
         "precision": str(settings.dtype).removeprefix("torch."),
         "reading": record.plain({name: value for name, value in reading.items() if name != "memory"}),  # which changes no batch
         "size": getattr(config, "size", 0),
+        "parts": settings.parts,
         **{name: getattr(settings, name) for name in ("steps", "batch", "seed", "accumulate", "ema_kimg", "ema_ramp", "decay", "warmup")},
     }

@@ -9,13 +9,11 @@ Beside `networks`, `averaged` and `phases`, an objective may have `after_step(st
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +24,7 @@ from limn.models.records import Adam, Objective, Phase, seeded
 from limn.training import average, checkpoint, journal
 from limn.training.datasets import Dataset
 from limn.training.diagnosis import Watch
-from limn.training.processes import Processes, Replicated, in_turn, statistics
+from limn.training.processes import Processes, Replicated, in_turn, interrupted, statistics
 
 if TYPE_CHECKING:
     from limn.training.shards import Sharded
@@ -163,7 +161,7 @@ def train(run: Run, data: Dataset, report: Report) -> bool:
     watch, stopped, saved = Watch(settings.generates), False, time.monotonic()
     with interrupted() as signals:
         while run.step < settings.steps and not stopped:
-            batch = data.batch(run.step, settings.batch, settings.seed)
+            batch = read(data, run.step, settings)
             figures = one_step(run, batch)
             overdue = time.monotonic() - saved > settings.save_every
             stopped, due = processes.any(bool(signals), overdue or bool(settings.save_steps and run.step % settings.save_steps == 0))
@@ -218,12 +216,23 @@ def running(run: Run) -> list[Tensor]:
     return statistics(run.networks, run.objective.statistics() if hasattr(run.objective, "statistics") else ())
 
 
+def read(data: Dataset, step: int, settings: Settings) -> dict[str, Tensor]:
+    """Return what this process computes of the batch of a step; a dataset whose `batch` takes `rows` decodes no more than that."""
+    own = settings.batch // settings.processes.count
+    rows = slice(settings.processes.rank * own, (settings.processes.rank + 1) * own)
+    if settings.processes.count == 1:
+        return data.batch(step, settings.batch, settings.seed)
+    if "rows" in signature(data.batch).parameters:
+        return data.batch(step, settings.batch, settings.seed, rows=rows)  # type: ignore[call-arg]
+    return {name: value[rows] for name, value in data.batch(step, settings.batch, settings.seed).items()}
+
+
 def own_parts(batch: dict[str, Tensor], settings: Settings) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yield the parts of the batch that this process computes, with their numbers among all parts."""
-    size, place = settings.batch // settings.parts, settings.processes.device
-    for part in range(settings.processes.rank * settings.accumulate, (settings.processes.rank + 1) * settings.accumulate):
-        cut = {name: value[part * size : (part + 1) * size] if settings.parts > 1 else value for name, value in batch.items()}
-        yield part, {n: v.to(place, memory_format=torch.channels_last) if v.ndim == 4 else v.to(place) for n, v in cut.items()}
+    """Yield the parts of this process's share of a batch, with their numbers among all parts."""
+    size, place, first = settings.batch // settings.parts, settings.processes.device, settings.processes.rank * settings.accumulate
+    for part in range(settings.accumulate):
+        cut = {name: value[part * size : (part + 1) * size] if settings.accumulate > 1 else value for name, value in batch.items()}
+        yield first + part, {n: v.to(place, memory_format=torch.channels_last) if v.ndim == 4 else v.to(place) for n, v in cut.items()}
 
 
 def one_phase(run: Run, phase: Phase, index: int, parts: list[tuple[int, dict[str, Tensor]]]) -> dict[str, float]:
@@ -279,22 +288,3 @@ def samples(run: Run) -> Tensor | None:
     with checkpoint.writing(run.settings.out / "samples"):
         journal.sheet(run.settings.out, run.step, images)
     return images
-
-
-@contextmanager
-def interrupted() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the step in progress ends and a checkpoint is written; a second one acts at once."""
-    got: list[int] = []
-    before: dict[int, Any] = {}
-
-    def take(number: int, _: FrameType | None) -> None:
-        got.append(number)
-        signal.signal(number, before[number])
-
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        before[number] = signal.signal(number, take)
-    try:
-        yield got
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

@@ -5,11 +5,14 @@ Accelerate reads how the processes were launched (`accelerate launch`, `torchrun
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +22,8 @@ from limn.errors import TrainingError
 
 T = TypeVar("T")
 LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # what launchers tell their processes
-LOST = ("onnection closed", "onnection reset", "onnect timeout", "roken pipe", "timed out waiting", "ECONN", "NCCL")  # said of a lost peer
+# What gloo and NCCL say, among other words, when a peer is gone.
+LOST = ("connection closed", "connection reset", "broken pipe", "timed out waiting", "ncclremoteerror", "communicator was aborted")
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,13 @@ class Processes:
         self.any(False)
 
     def leave(self) -> None:
-        """Close the group, all at once: a process that lost its peers while closing would abort."""
+        """Close the group, all at once: a process that lost its peers while closing would abort.
+
+        Nothing may hold the group any more: its threads would live on into the end of the interpreter, and abort it there now and then
+        ("terminate called without an active exception"). FSDP2's state does, in cycles of references, while its networks live.
+        """
         if self.count > 1:
+            gc.collect()
             self.wait()
             dist.destroy_process_group()
 
@@ -121,6 +130,9 @@ class Replicated:
         """Return the state of each network."""
         return {name: network.state_dict() for name, network in networks.items()}
 
+    def close(self) -> None:
+        """Let go of the group of processes, which is not held."""
+
 
 @contextmanager
 def together(processes: Processes) -> Iterator[None]:
@@ -128,7 +140,7 @@ def together(processes: Processes) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if processes.count == 1 or not any(word in str(error) for word in LOST):
+        if processes.count == 1 or not any(word in str(error).lower() for word in LOST):
             raise
         raise TrainingError(
             f"process {processes.rank} of {processes.count}: another process of this run has ended (its own message says why); "
@@ -148,6 +160,7 @@ def join(place: torch.device) -> Processes:
                 "use `accelerate launch --multi_gpu --num_processes N` (without --cpu) or `torchrun --nproc_per_node N`"
             )
         return Processes(device=place)
+    import torch.distributed.nn  # noqa: F401 - its default arguments keep the group open for good if it is imported after it
     from accelerate import PartialState
 
     state = PartialState(cpu=place.type == "cpu")
@@ -181,3 +194,22 @@ def statistics(networks: nn.Module, kept: Iterable[Tensor] = ()) -> list[Tensor]
     the ratio counts (ADA's signs): the mean over equal parts of a batch is then the value for the whole batch.
     """
     return [buffer for buffer in networks.buffers() if buffer.is_floating_point()] + list(kept)
+
+
+@contextmanager
+def interrupted() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that the step in progress ends and a checkpoint is written; a second one acts at once."""
+    got: list[int] = []
+    before: dict[int, Any] = {}
+
+    def take(number: int, _: FrameType | None) -> None:
+        got.append(number)
+        signal.signal(number, before[number])
+
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        before[number] = signal.signal(number, take)
+    try:
+        yield got
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

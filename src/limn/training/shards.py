@@ -46,9 +46,9 @@ class Sharded:
     def __init__(self, networks: nn.ModuleDict, averages: nn.ModuleDict, processes: Processes) -> None:
         self.networks, self.processes = networks, processes
         warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # speaks of the hooks that are not used here
-        mesh = init_device_mesh(processes.device.type, (processes.count,))
+        self.mesh = init_device_mesh(processes.device.type, (processes.count,))
         for network in (*networks.values(), *averages.values()):
-            spread(network, mesh)
+            spread(network, self.mesh)
         self.shares: dict[nn.Parameter, Share] = {}  # by the parameter as it is while gathered
         for home in homes(networks):
             kept = dict(home.named_parameters())  # type: ignore[attr-defined]
@@ -137,6 +137,10 @@ class Sharded:
     def template(self, parameter: nn.Parameter) -> Tensor:
         """Return a tensor that is laid out as an optimiser's moment of a parameter that it steps."""
         return self.stepped[parameter].whole if parameter in self.stepped else parameter
+
+    def close(self) -> None:
+        """Let go of the group of processes: DTensor's caches keep the mesh for good, and the mesh its group."""
+        getattr(self.mesh, "_pg_registry", {}).clear()
 
     def whole(self, networks: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
         """Gather the state of each network on the CPU of the first process, tensor by tensor; the others get nothing."""

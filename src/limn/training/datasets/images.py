@@ -12,7 +12,7 @@ from torch import Tensor
 
 from limn.training.datasets.labels import Row, chosen, rows, vectors
 from limn.training.datasets.order import generator, indices
-from limn.training.datasets.pictures import MEMORY, Store, decode, filled, tensor
+from limn.training.datasets.pictures import ALL, MEMORY, Store, decode, filled, tensor
 from limn.training.datasets.source import open_source
 
 __all__ = ["Images", "decode", "entries", "open", "tensor"]
@@ -32,20 +32,20 @@ class Images:
         """Every picture, (N, S, S, 3) uint8: for sets that fit into memory."""
         return self.store.take(np.arange(len(self)))
 
-    def batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
-        """Return the pictures and labels of a step, the same ones for the same (seed, step)."""
-        taken = self.store.batch(step, size, seed)
+    def batch(self, step: int, size: int, seed: int, rows: slice = ALL) -> dict[str, Tensor]:
+        """Return the pictures and labels of a step, or `rows` of them alone, the same ones for the same (seed, step)."""
+        taken = self.store.batch(step, size, seed, rows)
         if self.mirror:
-            taken = mirrored(taken, step, seed)
+            taken = mirrored(taken, step, seed, rows)
         batch = {"image": tensor(taken)}
         if self.labels is not None:
-            batch["label"] = torch.from_numpy(self.labels[indices(step, size, len(self), seed)])
+            batch["label"] = torch.from_numpy(self.labels[indices(step, size, len(self), seed)[rows]])
         return batch
 
 
-def mirrored(pictures: np.ndarray, step: int, seed: int) -> np.ndarray:
-    """Mirror half of the pictures (N, H, W, C), chosen by (seed, step)."""
-    flip = generator(seed, step).random(len(pictures)) < 0.5
+def mirrored(pictures: np.ndarray, step: int, seed: int, rows: slice = ALL) -> np.ndarray:
+    """Mirror half of the pictures (N, H, W, C), chosen by (seed, step); they may be `rows` of the step's."""
+    flip = generator(seed, step).random(rows.stop or len(pictures))[rows] < 0.5
     return np.where(flip[:, None, None, None], pictures[:, :, ::-1], pictures)
 
 

@@ -30,6 +30,7 @@ from limn.weights.store import store
 
 MEMORY = 2.0  # GiB of decoded pictures that are kept
 AHEAD = 2  # batches that are decoded before they are asked for
+ALL = slice(None)  # rows of a batch
 GAP = 3  # a JPEG is decoded at no less than so many times the size wanted: halving in its transform costs nothing and is not seen
 
 
@@ -117,12 +118,12 @@ class Store:
             self.coming.pop(number, None)
         return np.stack(rows)
 
-    def batch(self, step: int, size: int, seed: int) -> np.ndarray:
-        """Return the arrays of a step, and begin with those of the AHEAD next ones; a function of (seed, step)."""
+    def batch(self, step: int, size: int, seed: int, rows: slice = ALL) -> np.ndarray:
+        """Return the arrays of a step, or `rows` of them, and begin with those of the AHEAD next ones; a function of (seed, step)."""
         count = len(self)
         lazy = self.room <= self.good[-1]
-        soon = [int(i) for later in range(1, AHEAD + 1) for i in indices(step + later, size, count, seed)] if lazy else []
-        return self.take(indices(step, size, count, seed), soon)
+        soon = [int(i) for later in range(1, AHEAD + 1) for i in indices(step + later, size, count, seed)[rows]] if lazy else []
+        return self.take(indices(step, size, count, seed)[rows], soon)
 
 
 def filled(store_: Store, source: Source, files: Sequence[Sequence[str]], skip_bad: bool) -> tuple[str, ...]:
