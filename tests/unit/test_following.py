@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from limn.errors import InputError
+from limn.faces import masks
 from limn.faces.face import Face
 from limn.faces.steady import Follower, OneEuro
 from limn.media import read_image
 from limn.tasks.consent import consent_of, kept, key_of
+from limn.tasks.swap import calmed
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +69,21 @@ def test_a_filter_of_one_value_is_that_value() -> None:
     smooth = OneEuro()
     assert all(smooth(np.array([3.0]), time / 25)[0] == 3.0 for time in range(5))
     assert smooth(np.array([9.0]), 4 / 25)[0] == 3.0, "the same moment twice changes nothing"
+
+
+def test_blotches_are_calmed_and_features_may_change() -> None:
+    colour = np.zeros((128, 128, 3), np.float32)
+    colour[20:30, 20:30] = (60, -20, -20)  # on a cheek, reddish
+    colour[80:90, 80:90] = -60  # a brow
+    free = np.zeros((128, 128, 1), np.float32)
+    free[70:100, 70:100] = 1
+    made = calmed(colour, free)
+    assert np.abs(made[:64, :64]).max() < 20 and np.abs(made[84, 84]).min() > 50
+
+
+def test_features_lie_inside_the_face() -> None:
+    mesh = np.random.default_rng(0).normal(64, 2, (478, 2))
+    mesh[list(masks.OVAL)] = 64 + 50 * np.stack([np.sin(np.linspace(0, 6.28, 36)), -np.cos(np.linspace(0, 6.28, 36))], 1)
+    mesh[468], mesh[473] = (44, 60), (84, 60)
+    found = masks.features(mesh, (128, 128))
+    assert found.shape == (128, 128) and found.max() == 1 and found[0, 0] == 0 and found[120, 120] == 0

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SWAPPER = "limn-swapper64"
 FINE = 224  # pixels: a model of at least so many is pasted, the change of a smaller one is transferred
 WARM = 12  # frames that a run that goes on is shown again
+TINT, CALM = 12.0, 18.0  # levels of 255 by which tint changes at most, and light outside the features
+SOFT = 0.03  # standard deviation, in crop sides, of a change of light outside the features
 IDENTITIES = {"limn-identity": "ffhq", "arcface": "arcface-112"}  # system -> the alignment that it wants; others take the swapper's
 IDENTITY_SIZES = {"arcface-112": 112, "ffhq": 128}
 
@@ -236,8 +238,24 @@ def within_face(change: Change, before: Image.Image, after: Image.Image, mesh: n
 
     size = (transfer.GRID, transfer.GRID)
     old, new = (np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32) for picture in (before, after))
-    inside = masks.oval(mesh * transfer.GRID - 0.5, size, grow=0.1, feather=0.4)[..., None]
-    return replace(change, colour=(new - transfer.sample(old, change.flow)) * inside, shown=np.zeros_like(change.shown))
+    points = mesh * transfer.GRID - 0.5
+    inside = masks.oval(points, size, grow=0.1, feather=0.4)[..., None]
+    colour = calmed(new - transfer.sample(old, change.flow), masks.features(points, size)[..., None])
+    return replace(change, colour=colour * inside, shown=np.zeros_like(change.shown))
+
+
+def calmed(colour: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Bound a change of colour (H, W, 3), in levels: tint everywhere, light on cheeks and forehead, where small models leave blotches.
+
+    ``features`` (H, W, 1) is 1 on eyes, brows, nose and mouth: there the light may change as it will.
+    """
+    import cv2
+
+    light = colour @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    tint = TINT * np.tanh((colour - light) / TINT)
+    soft = cv2.GaussianBlur(light, (0, 0), SOFT * len(light))[..., None]
+    calm = CALM * np.tanh(soft / CALM)
+    return (calm + features * (light - calm) + tint).astype(np.float32)
 
 
 def _oval(mesh: np.ndarray, size: int) -> np.ndarray:
