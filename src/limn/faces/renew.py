@@ -18,7 +18,7 @@ from limn.faces.masks import inside_frame, smoothstep
 from limn.faces.paste import Box, region, unwarp
 from limn.faces.transfer import GREY
 
-MENDED = (3.0, 6.0)  # levels of 255 by which the model changes a face: below the first it was whole, above the second it was not
+MENDED = (3.0, 7.0)  # levels of 255 by which the model changes a face: below the first it was whole, above the second it was not
 EDGE = 0.15  # of the crop: over which a restored face fades into the picture
 BROAD = 0.08  # standard deviation, in crop sides, above which light and colour are the photograph's
 GRAIN = 2.0  # times the noise of the photograph, below which its finer detail counts as noise too
