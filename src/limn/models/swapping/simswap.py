@@ -3,11 +3,11 @@
 The identity blocks change whose face it is; that pose, expression and light stay is asked of deep features of a discriminator alone
 (weak feature matching), so that one network swaps any face onto any other.
 Chen, Chen, Ni, Ge: SimSwap: An Efficient Framework For High Fidelity Face Swapping. ACM MM 2020, arXiv 2106.06340.
-Differs: a batch holds pairs of one identity and of two side by side, where the published trainer alternates; `portraits64` learns a change
-of the target (`residual`), looks at glimpses of the result for its identity, and compares its mesh with the one wanted, so that it learns on
-a CPU. The frozen features of a projected discriminator come with a published file (`--init`), else they are as drawn. Published files of the
-training script have the names of the 224 network and another range (`domain`), which no tensor tells. Reproduced: the published networks
-and losses within 1e-4 (tests/parity); figures of our own recipe at its preset.
+Differs: a batch holds pairs of one identity and of two side by side, where the published trainer alternates; `portraits64` learns a
+change of the target (`residual`), looks at glimpses of the result for its identity, and compares its mesh with the one wanted, so that
+it learns on a CPU. The frozen features of a projected discriminator come with a published file (`--init`), else they are as drawn. Files
+of the published training script have the names of the 224 network and another range (`domain`), which no tensor tells. Reproduced: the
+published networks and losses within 1e-4 (tests/parity); figures of our own recipe at its preset.
 """
 
 from __future__ import annotations
@@ -394,8 +394,8 @@ PRESETS = {
         ema_kimg=1.5,
         decay="end",
         reading={"distorted": False, "where": ("era=modern", "chroma>2")},
-        reaches="200 unseen people: cosine to the source 0.04 -> 0.81 in limn-identity, 0.09 -> 0.78 in one of another seed; pose off by 0.7 "
-        "degrees (a copy of the source: 5.1), expression by 0.047 (0.236); 38,400 portraits, 11 minutes on a CPU thread",
+        reaches="200 unseen portraits: cosine to the source 0.04 -> 0.81 in limn-identity, 0.09 -> 0.78 in one of another seed; pose off "
+        "by 0.7 degrees (a copy of the source: 5.1), expression by 0.047 (0.236); 38,400 portraits, 11 minutes on a CPU thread",
     ),
 }
 
