@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "restore": "limn.tasks.restore:restore",
     "parse": "limn.tasks.parse:parse",
     "translate": "limn.tasks.translate:translate",
+    "animate": "limn.tasks.animate:animate",
     "train": "limn.tasks.train:train",
     "evaluate": "limn.tasks.evaluate:evaluate",
     "verify": "limn.tasks.verify:verify",
