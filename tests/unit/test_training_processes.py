@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -43,15 +44,16 @@ class Regression:
 
     def __init__(self):
         torch.manual_seed(0)
-        self.networks = nn.ModuleDict({"net": nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))})
+        net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 8)), nn.Tanh(), nn.Linear(8, 1))
+        self.networks = nn.ModuleDict({"net": net, "list": nn.ModuleList([nn.Linear(1, 1)])})
         self.unused = nn.Parameter(torch.ones(2))
         self.networks["net"].register_parameter("unused", self.unused)
 
     def loss(self, batch, rng):
-        return {"square": (self.networks["net"](batch["x"]) - batch["y"]).square().mean()}
+        return {"square": (self.networks["list"][0](self.networks["net"](batch["x"])) - batch["y"]).square().mean()}
 
     def phases(self):
-        return [Phase("net", self.networks["net"].parameters, self.loss, Adam(1e-2), clip=0.5)]
+        return [Phase("net", self.networks.parameters, self.loss, Adam(1e-2), clip=0.5)]
 
 
 class Points:
@@ -243,6 +245,20 @@ def test_a_damaged_share_is_named_and_a_half_written_folder_is_none(runs: Path, 
     share.write_bytes(share.read_bytes()[:-100])
     with pytest.raises(TrainingError, match=r"shard-00001.*not as it was written"):
         checkpoint.read(state)
+
+
+def test_a_full_disk_leaves_the_shares_that_were_there(tmp_path: Path) -> None:
+    parts, before = {"networks": {"weight": torch.ones(100_000)}}, resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint.write_shares(tmp_path, parts, {"step": 1}, Processes())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # bytes of a file
+    try:
+        with pytest.raises(TrainingError, match=r"state-00000002: could not be written .*[Ff]ile too large.*last good checkpoint"):
+            checkpoint.write_shares(tmp_path, parts, {"step": 2}, Processes())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (state,) = checkpoint.states(tmp_path)
+    read, facts = checkpoint.read(state)
+    assert facts == {"step": 1} and torch.equal(read["networks"]["weight"], parts["networks"]["weight"])
 
 
 def test_accelerate_that_started_one_process_of_several_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
