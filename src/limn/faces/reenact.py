@@ -18,14 +18,13 @@ from limn.faces import transfer
 from limn.faces.masks import smoothstep
 from limn.faces.measures import head
 from limn.faces.steady import OneEuro
+from limn.faces.track import LIDS_A, LIDS_B
 from limn.faces.transfer import EYE_A, EYE_B, GRID, INNER_LIPS, Change
-from limn.models.perception.limn_mesh import LEFT_IRIS, LIPS, MIRROR, RIGHT_IRIS
+from limn.models.perception.limn_mesh import LEFT_IRIS, LIPS, RIGHT_IRIS
 
 FARTHEST = 0.6  # distances between the irises that a head may move from its place in the photograph
 TURN, SHRINK = 28.0, 0.15  # degrees that it may turn, and the share by which it may grow or shrink
-# upper and lower points of rings that may touch but not cross
-LIDS_A = ((246, 7), (161, 163), (160, 144), (159, 145), (158, 153), (157, 154), (173, 155))
-LIDS_B = tuple((MIRROR[a], MIRROR[b]) for a, b in LIDS_A)
+# upper and lower points of the inner lips
 MOUTH = ((191, 95), (80, 88), (81, 178), (82, 87), (13, 14), (312, 317), (311, 402), (310, 318), (415, 324))
 CHIN = (152, 148, 176, 149, 377, 400, 378, 175, 199, 200, 18, 83, 313, 201, 421, 208, 428, 194, 418, 32, 262, 140, 369, 171, 396)
 BROWS = (46, 53, 52, 65, 55, 70, 63, 105, 66, 107, 276, 283, 282, 295, 285, 300, 293, 334, 296, 336)
@@ -37,6 +36,7 @@ class Smooth:
 
     groups: dict[str, tuple[np.ndarray, OneEuro]] = field(default_factory=dict)
     turn: OneEuro = field(default_factory=lambda: OneEuro(1.0, 3.0))
+    blink: OneEuro = field(default_factory=lambda: OneEuro(6.0, 20.0))
     place: OneEuro = field(default_factory=lambda: OneEuro(1.0, 3.0))
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class Driver:
         self.face = self.frontal(self.own)
         self.first, self.start = np.asarray(initial, np.float64), head(initial)
         self.rest, self.absolute, self.smooth = self.frontal(self.first), absolute, Smooth()
-        self.lids = gaps(self.face) / np.maximum(gaps(self.rest), 1e-3)
+        self.lids = np.maximum(gaps(self.rest), 1e-3)
 
     @staticmethod
     def frontal(mesh: np.ndarray) -> np.ndarray:
@@ -76,14 +76,24 @@ class Driver:
         stand = head(mesh)
         change = self.smooth.expression(self.frontal(mesh) - (self.face if self.absolute else self.rest), seconds)
         if not self.absolute:
-            for eye, ring in enumerate((EYE_A, EYE_B)):  # a narrow eye shuts as a wide one does
-                change[list(ring), 1] *= np.clip(self.lids[eye], 0.6, 1.4)
+            change = self.blinked(change, mesh, seconds)
         shape = apart(self.face + change)
         turn = stand.turn if self.absolute else stand.turn @ self.start.turn.T @ self.stand.turn
         size = stand.scale / self.start.scale
         away = (stand.shift - self.start.shift) / self.start.scale
         turn, size, away = self.bounded(turn, size, away, seconds)
         return self.stand.scale * size * shape @ turn.T + self.stand.shift + self.stand.scale * away
+
+    def blinked(self, change: np.ndarray, mesh: np.ndarray, seconds: float) -> np.ndarray:
+        """Let eyes of whatever shape shut as far as the driver's do, both alike; irises stay where they are in the eye."""
+        shut = 1 - float((gaps(self.frontal(mesh)) / self.lids).mean())
+        shut = float(np.clip(self.smooth.blink(np.array([shut]), seconds)[0], 0, 1))
+        change = change.copy()
+        change[[*EYE_A, *EYE_B, *range(LEFT_IRIS, 478)]] = 0
+        for upper, lower in (*LIDS_A, *LIDS_B):
+            gap = self.face[lower, :2] - self.face[upper, :2]
+            change[upper, :2], change[lower, :2] = 0.85 * shut * gap, -0.15 * shut * gap
+        return change
 
     def bounded(self, turn: np.ndarray, size: float, away: np.ndarray, seconds: float) -> tuple[np.ndarray, float, np.ndarray]:
         """Keep a pose steady and near the photograph's: one picture does not show the side of a head."""
@@ -137,7 +147,8 @@ def uncovered(own: np.ndarray, target: np.ndarray) -> np.ndarray:
     less, more = (abs(float(cv2.contourArea(mesh[ring].astype(np.float32)))) / width**2 for mesh in (own, target))
     weight = np.zeros((GRID, GRID), np.float32)
     outline = [(target[ring] * GRID * 16 - 8).round().astype(np.int32)]
-    cv2.fillPoly(weight, outline, float(smoothstep((more - 1.5 * less - 0.006) / 0.02)), lineType=cv2.LINE_AA, shift=4)
+    lent = smoothstep((more - 1.5 * less - 0.006) / 0.02) * smoothstep((0.05 - less) / 0.03)  # an open mouth has its own inside
+    cv2.fillPoly(weight, outline, float(lent), lineType=cv2.LINE_AA, shift=4)
     return cv2.GaussianBlur(weight, (0, 0), 0.005 * GRID)
 
 

@@ -120,7 +120,7 @@ def digest(image: Image.Image) -> str:
 def survey(clip: Clip, own: Face, detector: str) -> Survey:
     """Look at frames all through a clip for the one most like the portrait; FaceError where no face is seen.
 
-    Where the portrait's mouth is shut, a second look finds the frame in which the driver's is.
+    A second look finds the frame in which the driver's eyes are open, and the mouth is shut if the portrait's is.
     """
     from limn.faces.measures import measures
     from limn.faces.reenact import likeness
@@ -131,14 +131,14 @@ def survey(clip: Clip, own: Face, detector: str) -> Survey:
         return apart, Survey(frame, seconds, face, face.points)
 
     best, points = looked(clip, detector, like)
-    if own.mesh is not None and measures(own.mesh)["mouth_open"] < SHUT:
-        track = Track(best.initial, best.face)
+    track = Track(best.initial, best.face)
+    lips = 5.0 if own.mesh is not None and measures(own.mesh)["mouth_open"] < SHUT else 0.0
 
-        def shut(seconds: float, frame: Image.Image, face: Face) -> tuple[float, Survey]:
-            apart, found = like(seconds, frame, face)
-            return apart + 5 * track.gap(track(frame, face)), found
+    def awake(seconds: float, frame: Image.Image, face: Face) -> tuple[float, Survey]:
+        apart, found = like(seconds, frame, face)
+        return apart + lips * track.gap(track(frame, face)) + 2 * track.lit, found
 
-        best, points = looked(clip, detector, shut)
+    best, points = looked(clip, detector, awake)
     return replace(best, points=points)
 
 

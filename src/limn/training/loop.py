@@ -86,7 +86,9 @@ def start(settings: Settings, objective: Objective, save_model: Save) -> Run:
             f"({settings.processes.count} processes × accumulate {settings.accumulate}): choose a multiple"
         )
     networks = objective.networks.to(settings.processes.device).train()
-    networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in networks.parameters():
+        if parameter.ndim == 4:  # convolutions of volumes have no such layout
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     phases, averages = objective.phases(), average.shadow(networks, objective.averaged)
     layout = laid_out(settings, networks, averages)
     with layout.gathered(networks):
