@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from limn.media import Photo
     from limn.weights import Loaded
 
-MODEL = "limn-period64"
 LARGEST = 1024  # pixels of the longer side at which a network sees a picture, unless more are asked for
 FACE_MAPS = "face-mesh"  # the label maps of limn.faces.drawn, in a configuration's `labels`
 PAINTED = 0.95  # share of a picture's pixels that must have colours of the palette for it to be a label map
@@ -82,7 +81,7 @@ def translate(
     photo: Annotated[Picture, "A photograph, a label map (class numbers or their colours, PNG), or a folder of them."],
     *,
     out: Annotated[Path, "The new picture; for a folder, a folder."],
-    model: Annotated[str, "Name or file of a translator: pix2pix, cyclegan, spade."] = MODEL,
+    model: Annotated[str, "Name or file of a translator: pix2pix, cyclegan, spade; `limn train` makes one."],
     part: Annotated[str, "Which network of the model: a_to_b or b_to_a for CycleGAN; by default the first."] = "",
     face: Annotated[int | str | None, "Translate the aligned face alone and put it back: 0 the largest, all; or none."] = None,
     size: Annotated[int, f"Pixels of the longer side that the network sees; 0: at most {LARGEST}."] = 0,
@@ -331,17 +330,19 @@ def aligned(taken: Photo, face: Face, tool: Tool) -> tuple[Image.Image, np.ndarr
 
 
 def carried(image: Image.Image, taken: Photo, face: Face, tool: Tool) -> tuple[Image.Image, np.ndarray]:
-    """Add to a photo what the translation changes in the aligned face: its detail, finer than the network sees, is kept."""
-    from limn.faces.paste import feathered, region, unwarp
+    """Add to face and hair of a photo what the translation changes there: detail finer than the network sees is kept."""
+    from limn.faces.paste import region, unwarp
+    from limn.faces.transfer import face_mask
     from limn.media import to_tensor
 
     crop, matrix = aligned(taken, face, tool)
+    soft = np.asarray(Image.fromarray(face_mask(*meshes([crop], tool.device))).resize(crop.size, Image.Resampling.BILINEAR))
     before = to_tensor(crop)
     change = ((run(before, tool) - before)[0].permute(1, 2, 0) * 127.5).numpy()
     box = region(matrix, crop.size, image.size)
     x0, y0, x1, y1 = box
     pixels, mask = np.array(image), np.zeros((image.height, image.width), np.float32)
-    mask[y0:y1, x0:x1] = np.clip(unwarp(feathered(crop.width), matrix, box, beyond=False), 0, 1)
+    mask[y0:y1, x0:x1] = np.clip(unwarp(soft, matrix, box, beyond=False), 0, 1)
     added = unwarp(np.ascontiguousarray(change, np.float32), matrix, box) * mask[y0:y1, x0:x1, None]
     pixels[y0:y1, x0:x1] = np.clip(np.rint(pixels[y0:y1, x0:x1] + added), 0, 255).astype(np.uint8)
     return Image.fromarray(pixels), mask
