@@ -221,6 +221,8 @@ PRESETS = {
         decay="half",
         ema_kimg=0.5,
         reading={"jitter": 6},
+        reaches="colour to old: Fréchet distance 4.6 in limn-identity's features (61 untrained, 8.4 left as they are), 7.0 between "
+        "thumbnails (16.1 as they are); still a checkered grain; 126 people held out, 12 minutes on a share of one CPU core",
     ),
 }
 

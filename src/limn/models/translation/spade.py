@@ -436,6 +436,8 @@ PRESETS = {
         objective={"features": "limn-identity", "adam": (Adam(2e-4, (0.0, 0.9)), Adam(4e-4, (0.0, 0.9)))},
         ema_kimg=1.0,
         decay="half",
+        reaches="drawn styles: Fréchet distance 3.4 in limn-identity's features (81 untrained), 9.5 between thumbnails (30), sliced "
+        "Wasserstein distance 55 (223); blurred, one eye often lost; 136 people held out, 12 minutes on a share of one CPU core",
     ),
 }
 
