@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from limn.errors import TrainingError, WeightsError
 from limn.models.swapping import simswap
 from limn.models.swapping.simswap import Config, Generator, Judge, Weights, moved, objective
-from limn.models.swapping.simswap_judges import PatchDiscriminator, ProjectedDiscriminator
+from limn.models.swapping.simswap_judges import ProjectedDiscriminator, patches
 from limn.weights import adopt
 from limn.weights.recognise import rename
 
@@ -98,6 +98,6 @@ def test_published_generators_are_told_apart_by_their_names(outermost: int) -> N
 
 
 def test_depth_and_width_of_patches() -> None:
-    maps = PatchDiscriminator(Judge("patch", 8, depth=3))(torch.zeros(2, 3, 64, 64))
+    maps = patches(Judge("patch", 8, depth=3)).features(torch.zeros(2, 3, 64, 64))
     assert [x.shape[1] for x in maps] == [8, 16, 32, 32, 1] and maps[0].shape[-1] == 32
     assert Weights().identity == 30.0 and simswap.PRESETS["vggface2-224"].config.domain == "imagenet"

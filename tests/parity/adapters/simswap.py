@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -55,9 +56,15 @@ def patch(case: Any) -> dict[str, np.ndarray]:
     return {f"feature{index}": value[:, :: steps[index]].numpy() for index, value in enumerate(maps)}
 
 
-def patches(state: dict[str, Tensor], sigmoid: bool = False) -> nn.Module:
-    loaded = adopt(state, "simswap", "discriminator")
-    return put(loaded.model, replace(loaded.config.judge, sigmoid=sigmoid))
+def patches(state: dict[str, Tensor], sigmoid: bool = False) -> Callable[[Tensor], list[Tensor]]:
+    """Return features and logits; the published option turns the logits into probabilities."""
+    network = adopt(state, "simswap", "discriminator").model
+
+    def judged(image: Tensor) -> list[Tensor]:
+        *maps, logits = network.features(image)
+        return [*maps, logits.sigmoid() if sigmoid else logits]
+
+    return judged
 
 
 @torch.no_grad()

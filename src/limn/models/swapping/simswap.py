@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from limn.blocks.patch import PatchDiscriminator
 from limn.errors import TrainingError
 from limn.losses import games
 from limn.models.records import Adam, Card, Losses, Names, Phase, Preset, Published, State, drawing
@@ -31,9 +32,9 @@ from limn.models.swapping.simswap_judges import (
     PATCH_NAMES,
     PROJECTED_NAMES,
     Judge,
-    PatchDiscriminator,
     ProjectedDiscriminator,
     patch_of,
+    patches,
     projected_of,
 )
 
@@ -153,7 +154,7 @@ class Generator(nn.Module):
 
 def discriminator(config: Config) -> nn.Module:
     """Make the discriminator that the configuration names."""
-    return PatchDiscriminator(config.judge) if config.judge.kind == "patch" else ProjectedDiscriminator(config.judge)
+    return patches(config.judge) if config.judge.kind == "patch" else ProjectedDiscriminator(config.judge)
 
 
 def identity(config: Config) -> nn.Module:
@@ -256,7 +257,8 @@ class Objective:
         if self.config.judge.kind == "projected":
             logits, maps = self.networks["discriminator"](to_imagenet(images))
             return [logits], [maps]
-        maps = [self.networks["discriminator"](images), self.networks["discriminator_small"](halved(images))]
+        large, small = (cast(PatchDiscriminator, self.networks[name]) for name in ("discriminator", "discriminator_small"))
+        maps = [large.features(images), small.features(halved(images))]
         return [each[-1] for each in maps], [each[:-1] for each in maps]
 
     def generator_loss(self, batch: dict[str, Tensor], rng: torch.Generator) -> Losses:

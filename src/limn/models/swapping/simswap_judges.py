@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from limn.blocks.patch import Patch, PatchDiscriminator
 from limn.models.records import Names, State
 
 
@@ -26,7 +26,6 @@ class Judge:
     kind: Literal["projected", "patch"] = "projected"
     width: int = 64  # "patch": channels of its first map; three doublings follow
     depth: int = 4  # "patch": halvings
-    sigmoid: bool = False  # "patch": probabilities instead of logits
     mixed: tuple[int, ...] = (64, 128, 256, 512)  # "projected": channels of the four maps after mixing them by themselves
     fused: tuple[int, ...] = (64, 64, 128, 256)  # and after adding the coarser ones, finest first
     heads: tuple[tuple[int, ...], ...] = ((64, 128, 256, 512), (128, 256, 512), (256, 512), (512,))  # channels of the steps of each head
@@ -36,40 +35,22 @@ class Judge:
 # ------------------------------------------------------------------------------------------------------------------------ patches
 
 
-class PatchDiscriminator(nn.Module):
-    """(N, 3, H, W) -> depth + 1 feature maps and the logits of overlapping patches."""
-
-    def __init__(self, judge: Judge) -> None:
-        super().__init__()
-        widths = [3, *(judge.width << min(step, 3) for step in (*range(judge.depth), judge.depth - 1))]
-        self.steps = nn.ModuleList(
-            patch_step(inputs, outputs, 2 if index < judge.depth else 1, index > 0)
-            for index, (inputs, outputs) in enumerate(pairwise(widths))
-        )
-        self.last = nn.Sequential(nn.Conv2d(widths[-1], 1, 4, 1, 1), nn.Sigmoid() if judge.sigmoid else nn.Identity())
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        maps = [images]
-        for step in self.steps:
-            maps.append(step(maps[-1]))
-        return [*maps[1:], self.last(maps[-1])]
-
-
-def patch_step(inputs: int, outputs: int, stride: int, norm: bool) -> nn.Sequential:
-    """4×4 convolution with bias, batch norm but in the first, leaky ReLU."""
-    normed = [nn.BatchNorm2d(outputs)] if norm else []
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 4, stride, 1), *normed, nn.LeakyReLU(0.2))
+def patches(judge: Judge) -> PatchDiscriminator:
+    """Make the discriminator of patches: all its convolutions have a bias, and all but the first batch norm."""
+    steps = [judge.width << min(step, 3) for step in range(judge.depth)]
+    return PatchDiscriminator(Patch(widths=(*steps, steps[-1]), bias=True))
 
 
 PATCH_NAMES: Names = [
-    *((rf"down{step + 1}\.(.*)", rf"steps.{step}.\1") for step in range(4)),
-    (r"conv1\.(.*)", r"steps.4.\1"),  # published ones are all of depth 4
-    (r"conv2\.(.*)", r"last.\1"),
+    *((rf"down{step + 1}\.{old}\.(.*)", rf"{new}.{step}.\1") for step in range(4) for old, new in enumerate(("convs", "norms"))),
+    (r"conv1\.0\.(.*)", r"convs.4.\1"),  # published ones are all of depth 4
+    (r"conv1\.1\.(.*)", r"norms.4.\1"),
+    (r"conv2\.0\.(.*)", r"convs.5.\1"),
 ]
 
 
 def patch_of(state: State) -> Judge:
-    """Judge of a patch discriminator; that it ends in a sigmoid its tensors do not say."""
+    """Judge of a patch discriminator; a sigmoid after its logits, which the published option adds, is the caller's."""
     return Judge("patch", state["down1.0.weight"].shape[0])
 
 
