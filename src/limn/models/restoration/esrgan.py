@@ -384,7 +384,7 @@ PRESETS = {
         ALONE | {"lr": 1e-3},
         ema_kimg=2,
         decay="half",
-        reaches="27.58 dB on 178 portraits of people held out, bicubic 26.84; two minutes on a CPU",
+        reaches="27.58 dB on 178 portraits of people held out, bicubic 26.84; three minutes on a CPU",
     ),
 }
 

@@ -397,7 +397,7 @@ PRESETS = {  # the identity network of the published runs, an ArcFace on FFHQ cr
         ema_kimg=5,
         decay="half",
         reading=MODERN,
-        reaches="0.8 dB above resampling on 136 portraits worn as in training, 900 steps after an earlier run of 2,500; five minutes on a CPU",
+        reaches="0.8 dB above resampling on 136 worn portraits, 900 steps of five minutes on a CPU after 2,500 of earlier runs",
     ),
 }
 
