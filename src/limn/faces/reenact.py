@@ -18,12 +18,15 @@ from limn.faces import transfer
 from limn.faces.masks import smoothstep
 from limn.faces.measures import head
 from limn.faces.steady import OneEuro
-from limn.faces.track import LIDS_A, LIDS_B
+from limn.faces.track import EYES, LIDS_A, LIDS_B
 from limn.faces.transfer import EYE_A, EYE_B, GRID, INNER_LIPS, Change
 from limn.models.perception.limn_mesh import LEFT_IRIS, LIPS, RIGHT_IRIS
 
 FARTHEST = 0.6  # distances between the irises that a head may move from its place in the photograph
 TURN, SHRINK = 28.0, 0.15  # degrees that it may turn, and the share by which it may grow or shrink
+SLIT = 0.06  # of its opening that a shut eye keeps: the lashes
+LOW = 0.2  # how far below its points the mesh's lower lid lies, in openings of the eye
+FOLD = 1.3  # how far above the lid, in openings of the eye, its skin is stretched
 # upper and lower points of the inner lips
 MOUTH = ((191, 95), (80, 88), (81, 178), (82, 87), (13, 14), (312, 317), (311, 402), (310, 318), (415, 324))
 CHIN = (152, 148, 176, 149, 377, 400, 378, 175, 199, 200, 18, 83, 313, 201, 421, 208, 428, 194, 418, 32, 262, 140, 369, 171, 396)
@@ -62,7 +65,7 @@ class Driver:
         self.face = self.frontal(self.own)
         self.first, self.start = np.asarray(initial, np.float64), head(initial)
         self.rest, self.absolute, self.smooth = self.frontal(self.first), absolute, Smooth()
-        self.lids = np.maximum(gaps(self.rest), 1e-3)
+        self.lids, self.shut = np.maximum(gaps(self.rest), 1e-3), 0.0
 
     @staticmethod
     def frontal(mesh: np.ndarray) -> np.ndarray:
@@ -76,7 +79,7 @@ class Driver:
         stand = head(mesh)
         change = self.smooth.expression(self.frontal(mesh) - (self.face if self.absolute else self.rest), seconds)
         if not self.absolute:
-            change = self.blinked(change, mesh, seconds)
+            change = self.awake(change, mesh, seconds)
         shape = apart(self.face + change)
         turn = stand.turn if self.absolute else stand.turn @ self.start.turn.T @ self.stand.turn
         size = stand.scale / self.start.scale
@@ -84,15 +87,12 @@ class Driver:
         turn, size, away = self.bounded(turn, size, away, seconds)
         return self.stand.scale * size * shape @ turn.T + self.stand.shift + self.stand.scale * away
 
-    def blinked(self, change: np.ndarray, mesh: np.ndarray, seconds: float) -> np.ndarray:
-        """Let eyes of whatever shape shut as far as the driver's do, both alike; irises stay where they are in the eye."""
+    def awake(self, change: np.ndarray, mesh: np.ndarray, seconds: float) -> np.ndarray:
+        """Leave lids and irises where they are, and note how far the driver's eyes are `shut`: no spline closes an eye, see `blink`."""
         shut = 1 - float((gaps(self.frontal(mesh)) / self.lids).mean())
-        shut = float(np.clip(self.smooth.blink(np.array([shut]), seconds)[0], 0, 1))
+        self.shut = float(np.clip(self.smooth.blink(np.array([shut]), seconds)[0], 0, 1))
         change = change.copy()
         change[[*EYE_A, *EYE_B, *range(LEFT_IRIS, 478)]] = 0
-        for upper, lower in (*LIDS_A, *LIDS_B):
-            gap = self.face[lower, :2] - self.face[upper, :2]
-            change[upper, :2], change[lower, :2] = 0.85 * shut * gap, -0.15 * shut * gap
         return change
 
     def bounded(self, turn: np.ndarray, size: float, away: np.ndarray, seconds: float) -> tuple[np.ndarray, float, np.ndarray]:
@@ -123,14 +123,15 @@ def apart(face: np.ndarray) -> np.ndarray:
     return face
 
 
-def change(photo: np.ndarray, own: np.ndarray, target: np.ndarray, driver: np.ndarray, seen: np.ndarray) -> Change:
+def change(photo: np.ndarray, own: np.ndarray, target: np.ndarray, driver: np.ndarray, seen: np.ndarray, shut: float = 0.0) -> Change:
     """Describe what moves an aligned photo (GRID, GRID, 3), in levels of 255, from the mesh `own` to `target`.
 
     Meshes (478, 2) are in crop sides; `driver` is that of the driving crop `seen`, which lends the inside of the mouth.
+    `shut` is how far the eyes are.
     """
     mask = transfer.face_mask(own, target)
     fields = transfer.spread(target, np.concatenate([own - target, driver - target], axis=1), mask)
-    flow = transfer.unfold(fields[..., :2] * mask[..., None])
+    flow = blink(transfer.unfold(fields[..., :2] * mask[..., None]), target, shut)
     weight = uncovered(own, target) * mask
     shown = np.zeros((GRID, GRID, 4), np.float32)
     if weight.any():
@@ -138,6 +139,34 @@ def change(photo: np.ndarray, own: np.ndarray, target: np.ndarray, driver: np.nd
         shown[..., :3] = matched(lent, transfer.sample(photo, flow), around(target))
         shown[..., 3] = weight
     return Change(flow, np.zeros((GRID, GRID, 3), np.float32), shown, mask)
+
+
+def blink(flow: np.ndarray, target: np.ndarray, shut: float) -> np.ndarray:
+    """Draw the upper lids of a mesh in crop sides down over the eyes: their skin is stretched, what is below is pressed together."""
+    if shut < 0.02:
+        return flow
+    move: np.ndarray = np.zeros((GRID, GRID, 2), np.float32)
+    rows, columns = np.mgrid[0:GRID, 0:GRID].astype(np.float32)
+    for pairs, corners in EYES:
+        points = target * GRID - 0.5
+        ends = sorted(points[list(corners)].tolist())
+        upper, lower = (lid(points[[pair[side] for pair in pairs]], ends, columns[0]) for side in (0, 1))
+        lower = lower + LOW * (lower - upper)
+        gap = np.maximum(lower - upper, 0.01)
+        line, top = upper + (1 - SLIT) * shut * gap, upper - FOLD * gap
+        above = top + (rows - top) * (upper - top) / (line - top)
+        below = upper + (rows - line) * gap / np.maximum(lower - line, 0.01)
+        inside = (rows > top) & (rows < lower) & (columns > ends[0][0]) & (columns < ends[1][0])
+        move[..., 1] += np.where(inside, np.where(rows < line, above, below) - rows, 0) / GRID
+    move = cv2.GaussianBlur(move, (0, 0), 0.6)
+    return transfer.sample(flow, move) + move
+
+
+def lid(points: np.ndarray, ends: list[list[float]], columns: np.ndarray) -> np.ndarray:
+    """Return the row of a lid in every column, from its points between the corners of the eye."""
+    through = np.array(sorted([*ends, *points.tolist()]))
+    rows: np.ndarray = np.interp(columns, through[:, 0], through[:, 1]).astype(np.float32)
+    return rows
 
 
 def uncovered(own: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -227,7 +227,8 @@ def warped_by_mesh(portrait: Image.Image, face: Face, found: Survey, absolute: b
         target = transfer.mesh_to_sides(driver(mesh, seconds), matrix, GRID)
         view, turn = align(frame, seen, TEMPLATE, GRID)
         lent = transfer.mesh_to_sides(mesh, turn, GRID)
-        return transfer.apply(portrait, reenact.change(photo, own, target, lent, reenact.on_grid(view)), matrix, GRID)[0]
+        change = reenact.change(photo, own, target, lent, reenact.on_grid(view), driver.shut)
+        return transfer.apply(portrait, change, matrix, GRID)[0]
 
     return move
 

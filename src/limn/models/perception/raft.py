@@ -442,7 +442,7 @@ PRESETS = {
         data="images",
         batch=8,
         steps=1200,
-        objective={"lr": 6e-4},
+        objective={"lr": 1e-3, "reach": 14.0},
         decay="half",
         ema_kimg=0.5,
     ),
