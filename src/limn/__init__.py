@@ -1,7 +1,7 @@
-"""limn: generate, invert, edit, blend and verify portraits with the GAN systems of the literature.
+"""limn: generate, edit, restore, swap, animate and verify portraits with the GAN systems of the literature.
 
-The verbs of the command line are functions of the same names here, imported when they are first used:
-`limn.generate`, `limn.invert`, `limn.edit`, `limn.blend`, `limn.verify`, `limn.train`, `limn.evaluate`, `limn.doctor`, `limn.demo`.
+The verbs of the command line are functions of the same names here, imported when they are first used: `limn.generate`, `limn.edit` and so
+on; `VERBS` lists them.
 """
 
 from importlib import import_module
@@ -13,13 +13,13 @@ VERBS: dict[str, str] = {
     "generate": "limn.tasks.generate:generate",
     "invert": "limn.tasks.invert:invert",
     "edit": "limn.tasks.edit:edit",
-    "inpaint": "limn.tasks.inpaint:inpaint",
-    "blend": "limn.tasks.blend:blend",
-    "swap": "limn.tasks.swap:swap",
-    "restore": "limn.tasks.restore:restore",
-    "parse": "limn.tasks.parse:parse",
     "translate": "limn.tasks.translate:translate",
+    "restore": "limn.tasks.restore:restore",
+    "inpaint": "limn.tasks.inpaint:inpaint",
+    "swap": "limn.tasks.swap:swap",
     "animate": "limn.tasks.animate:animate",
+    "blend": "limn.tasks.blend:blend",
+    "parse": "limn.tasks.parse:parse",
     "train": "limn.tasks.train:train",
     "evaluate": "limn.tasks.evaluate:evaluate",
     "verify": "limn.tasks.verify:verify",
