@@ -5,7 +5,7 @@ together; the discriminator sees 70x70 patches only, for the distance takes care
 Isola, Zhu, Zhou, Efros: Image-to-Image Translation with Conditional Adversarial Networks. CVPR 2017, arXiv 1611.07004.
 Differs: dropout is drawn from an explicit generator and left out without one; batch normalisation of a translated picture takes that
 picture's own statistics, whatever the batch (the published test runs are batches of one in training mode: the same). Reproduced:
-generators, discriminators and one step's losses of the published code within 1e-4 (tests/parity); facades, benchmarks/learning.py pix2pix.
+generators, discriminators and one step's losses of the published code within 1e-4 (tests/parity); no figure of the paper, for want of its data.
 """
 
 from __future__ import annotations
@@ -394,7 +394,7 @@ PUBLISHED = [
 
 PRESETS = {
     "facades": Preset(Config(), data="paired", batch=1, steps=80_000, decay="half", reading={"jitter": 30, "swapped": True}),
-    "facades-128": Preset(
+    "outlines-128": Preset(
         Config(size=128, width=32, downs=7, judge_width=32, judge_layers=2),
         data="paired",
         batch=4,
@@ -402,6 +402,8 @@ PRESETS = {
         decay="half",
         ema_kimg=0.5,
         reading={"jitter": 15, "swapped": True},
+        reaches="people from outlines: 21 of 255 levels off (112 untrained, 47 for white) on 7 pairs never seen; shapes are filled in "
+        "with colours and a checkered grain, faces and clothes are not made out; 8 minutes on a share of one CPU core",
     ),
 }
 
