@@ -5,7 +5,8 @@ together; the discriminator sees 70x70 patches only, for the distance takes care
 Isola, Zhu, Zhou, Efros: Image-to-Image Translation with Conditional Adversarial Networks. CVPR 2017, arXiv 1611.07004.
 Differs: dropout is drawn from an explicit generator and left out without one; batch normalisation of a translated picture takes that
 picture's own statistics, whatever the batch (the published test runs are batches of one in training mode: the same). Reproduced:
-generators, discriminators and one step's losses of the published code within 1e-4 (tests/parity); no figure of the paper, for want of its data.
+generators, discriminators and one step's losses of the published code within 1e-4
+(tests/parity); no figure of the paper, for want of its data.
 """
 
 from __future__ import annotations
