@@ -64,5 +64,5 @@ def test_fomm_learns(portraits: Path, talking: Path, learn: Callable[..., Any], 
 
 
 def test_face_vid2vid_learns(talking: Path, learn: Callable[..., Any], fell: Callable[..., float]) -> None:
-    lines = learn("face-vid2vid", talking, Preset(TALKING, "clips", 4, 25, PLAIN, reading={"fps": 25.0, "seconds": 0.2}))
-    assert fell(lines, "generator/pixel") < 0.8
+    lines = learn("face-vid2vid", talking, Preset(TALKING, "clips", 4, 90, PLAIN, reading={"fps": 25.0, "seconds": 0.2}))
+    assert fell(lines, "generator/pixel") < 0.9 and fell(lines, "generator/value") < 0.6
