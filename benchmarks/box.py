@@ -2,10 +2,10 @@
 
     python benchmarks/box.py NAME DATA --out FOLDER [--steps N]
 
-DATA is the folder that holds the data sets. Every leg is a `limn train` command that begins with the state of the one before; a leg found
-in FOLDER goes on or is passed over. The last one's model is finished (batch norms folded, half precision) as FOLDER/NAME.safetensors.
-The recipes are what the models were made with, put in order; their cards say where the history of a model was longer. `--steps` shortens
-every leg, to see that a recipe runs.
+DATA is the folder that holds the data sets. Every leg is a `limn train` command that begins with the state of the one before, or names it
+where it says BEFORE; a leg found in FOLDER goes on or is passed over. The last one's model is finished (batch norms folded, half
+precision) as FOLDER/NAME.safetensors. The recipes are what the models were made with, put in order; their cards say where the history of a
+model was longer. `--steps` shortens every leg, to see that a recipe runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limn.models.perception import limn_detector, limn_mesh
+from limn.models.perception import limn_detector, limn_mesh, limn_parser
 from limn.weights import load, save
 
 FREE = "Apache-2.0; trained on portraits under CC BY 3.0, CC BY 4.0 and in the public domain"
@@ -59,6 +59,24 @@ RECIPES = {
         lambda network: limn_detector.fold(network, threshold=0.68),
     ),
     "limn-mesh": Recipe("limn-mesh", "mesh", "", (("--preset", "portraits128"),), limn_mesh.fold),
+    "limn-parser": Recipe(
+        "limn-parser",
+        "parser",
+        "",
+        (
+            ("--preset", "portraits128", "--steps", "500", "--warmup", "50"),
+            ("--preset", "portraits128", "--steps", "1000", "--warmup", "50", "--read", "prior=BEFORE/model.safetensors"),
+        ),
+        limn_parser.fold,
+    ),
+    "limn-restorer128": Recipe(
+        "gpen",
+        "generator",
+        "portraits128.zip",
+        (("--preset", "portraits128", "--steps", "10000", "--set", "perceptual=0", "--set", "identical=0"),),
+    ),
+    "limn-inpaint64": Recipe("deepfill-v2", "generator", "portraits128.zip", (("--preset", "portraits64", *MODERN),)),
+    "limn-swapper64": Recipe("simswap", "generator", "portraits128.zip", (("--preset", "portraits64"),)),
     "limn-identity": Recipe("limn-identity", "identity", "portraits128.zip", (("--preset", "portraits64"),)),
 }
 
