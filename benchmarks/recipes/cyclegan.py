@@ -13,7 +13,7 @@ from limn.weights import load
 from recipes.frechets import frechet_limn, frechet_thumbnails
 
 DATA = "portraits128.zip"
-PRESET = "portraits-64"
+PRESET = "portraits64"
 READING = {
     "source_where": ["era=modern", "chroma>3", "sharp>150"],
     "target_where": ["era=pre1931", "chroma<1.5", "sharp>150", "sharp<1400"],

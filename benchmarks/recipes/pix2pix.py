@@ -16,7 +16,7 @@ from limn.weights import load
 from recipes.frechets import crops, frechet_limn
 
 DATA = "facades.zip"
-PRESET = "outlines-128"
+PRESET = "outlines128"
 OPTIONS = ["--read", "skip_bad=true"]  # a tenth of the pairs is not square
 
 

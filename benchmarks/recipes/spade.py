@@ -17,7 +17,7 @@ from limn.weights import load
 from recipes.frechets import frechet_limn, frechet_thumbnails
 
 DATA = "portraits128.zip"
-PRESET = "portraits-64"
+PRESET = "portraits64"
 OPTIONS = ["--where", "chroma>3"]
 
 

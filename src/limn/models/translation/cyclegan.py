@@ -213,7 +213,7 @@ PUBLISHED = [
 
 PRESETS = {
     "horse2zebra": Preset(Config(), data="unpaired", batch=1, steps=266_800, decay="half", reading={"jitter": 30}),
-    "portraits-64": Preset(
+    "portraits64": Preset(
         Config(size=64, template="ffhq", width=16, blocks=3, judge_width=16, judge_layers=2),
         data="unpaired",
         batch=2,

@@ -395,7 +395,7 @@ PUBLISHED = [
 
 PRESETS = {
     "facades": Preset(Config(), data="paired", batch=1, steps=80_000, decay="half", reading={"jitter": 30, "swapped": True}),
-    "outlines-128": Preset(
+    "outlines128": Preset(
         Config(size=128, width=32, downs=7, judge_width=32, judge_layers=2),
         data="paired",
         batch=4,

@@ -428,7 +428,7 @@ PRESETS = {
     "cityscapes": Preset(
         Config(classes=36, size=512, aspect=2.0), data="masks", batch=32, steps=9300, decay="half", reading={"classes": 36}
     ),
-    "portraits-64": Preset(
+    "portraits64": Preset(
         Config(9, "face-mesh", 8, size=64, template="ffhq", z_dim=64, encoder_width=16, encoder_size=64, judge_width=24, judge_layers=3),
         data="drawn",
         batch=8,
