@@ -155,3 +155,10 @@ def test_numbers() -> None:
     assert cli.numbers("3") == (3,)
     with pytest.raises(InputError, match="whole numbers"):
         cli.numbers("-1")
+
+
+def test_the_first_of_several_processes_speaks_for_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for rank, speaks in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert cli.main(["quick"]) == 0
+        assert bool(capsys.readouterr().out) is speaks, rank

@@ -271,5 +271,6 @@ def described(system: str, preset: str, config: Any, objective: dict[str, Any], 
         "reading": record.plain({name: value for name, value in reading.items() if name != "memory"}),  # which changes no batch
         "size": getattr(config, "size", 0),
         "parts": settings.parts,
+        "parallel": "fsdp" if settings.sharded else "ddp",
         **{name: getattr(settings, name) for name in ("steps", "batch", "seed", "accumulate", "ema_kimg", "ema_ramp", "decay", "warmup")},
     }
